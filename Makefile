@@ -1,0 +1,43 @@
+PYTHON ?= python3
+ARGS ?=
+FLOORS := ops runtime importers tools
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help .venv demo test check format gpu clean
+
+help:  ## list the targets
+	@sed -nE 's/^([.a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+.venv: .venv/stamp  ## make the environment; again when pyproject.toml or setup.py changed
+
+# The editable install maps whole folders: a new file is importable without another install.
+.venv/stamp: pyproject.toml setup.py
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,serve,explain,dev]'
+	touch $@
+
+demo: .venv  ## the main job on the model that ships in the package
+	.venv/bin/onnxgrad demo
+
+test: .venv  ## run the tests; ARGS='-k conv -x' goes to pytest
+	.venv/bin/pytest $(ARGS)
+
+check: .venv  ## lint, format, types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	rm -rf build/types && mkdir -p build/types/onnxgrad
+	ln -s $(addprefix "$(CURDIR)"/,$(wildcard onnxgrad/*) $(FLOORS)) build/types/onnxgrad
+	cd tests && ../.venv/bin/mypy --config-file ../pyproject.toml -p onnxgrad \
+	  | sed -E 's,^[^:]*build/types/,,; s,^onnxgrad/($(subst $() ,|,$(FLOORS)))/,\1/,'
+
+format: .venv  ## let ruff fix what it can
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+gpu: .venv  ## run the tests that need a CUDA device (pip install -e '.[cuda13]' first)
+	.venv/bin/pytest -m gpu $(ARGS)
+
+clean:  ## remove everything that make made
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(FLOORS) onnxgrad tests -name __pycache__ -type d -prune -exec rm -rf {} +

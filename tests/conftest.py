@@ -1,0 +1,53 @@
+"""Fixtures and marks that every test folder shares."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from .shared_data import find_shared
+
+settings.register_profile(
+    "onnxgrad",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "onnxgrad"))
+
+
+def why_no_gpu() -> str | None:
+    if find_spec("cupy") is None:
+        return "CuPy is not installed"
+    import cupy
+
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"no CUDA device: {error}"
+    return None if count else "no CUDA device"
+
+
+def why_no_oracle() -> str | None:
+    missing = [name for name in ("torch", "captum") if find_spec(name) is None]
+    return f"not installed: {', '.join(missing)}" if missing else None
+
+
+def pytest_collection_modifyitems(items):
+    for mark, reason_to_skip in (("gpu", why_no_gpu), ("oracle", why_no_oracle)):
+        marked = [item for item in items if item.get_closest_marker(mark)]
+        if marked and (reason := reason_to_skip()):
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and data; the test is skipped where it is absent."""
+    folder = find_shared()
+    if folder is None:
+        pytest.skip("no shared test data: set ONNXGRAD_SHARED")
+    return folder
