@@ -1,0 +1,118 @@
+"""Every error that onnxgrad raises, in one tree.
+
+```
+OnnxGradError
+├── LoadError                     a file could not become a graph
+│   ├── NotOnnxError              not a protobuf, truncated, or no graph in it
+│   ├── ExternalDataError         weights beside the file: missing, absolute, escaping or short
+│   ├── InvalidGraphError         cycle, dangling or duplicate names, a broken subgraph
+│   └── UnsupportedError          (also NotImplementedError)
+│       ├── UnsupportedOperatorError   no binding for (domain, operator, version)
+│       └── UnsupportedAttributeError  a binding met an attribute it does not know
+├── OpError                       an op was used wrongly  (also ValueError)
+│   ├── ShapeError
+│   ├── DTypeError
+│   └── KernelError               no kernel computes these types on this device
+├── SymbolicError                 a value is needed that only run time knows
+├── InputError                    a call's inputs do not fit the model  (also ValueError)
+├── AutogradError                 (also RuntimeError)
+├── TrainingError                 (also RuntimeError)
+│   └── NonFiniteLossError        the loss became NaN or infinite
+├── StateDictError                a state dict does not fit the module  (also RuntimeError)
+├── SaveError                     a model could not be written
+├── ServeError                    a request the server cannot answer
+└── MissingExtraError             an optional package is not installed  (also ImportError)
+```
+"""
+
+from __future__ import annotations
+
+
+class OnnxGradError(Exception):
+    """Anything that onnxgrad reports on purpose."""
+
+
+class LoadError(OnnxGradError):
+    """A file could not become a graph."""
+
+
+class NotOnnxError(LoadError):
+    """The file is not a protobuf, is truncated, or holds no graph."""
+
+
+class ExternalDataError(LoadError):
+    """Weights kept beside the file are missing, out of bounds, or outside the model's folder."""
+
+
+class InvalidGraphError(LoadError):
+    """The graph contradicts itself: a cycle, a dangling or duplicate name."""
+
+
+class UnsupportedError(LoadError, NotImplementedError):
+    """The file asks for something that onnxgrad does not have."""
+
+
+class UnsupportedOperatorError(UnsupportedError):
+    """No binding exists for this (domain, operator, version)."""
+
+
+class UnsupportedAttributeError(UnsupportedError):
+    """A node carries an attribute, or a value of one, that its binding does not know."""
+
+
+class OpError(OnnxGradError, ValueError):
+    """An op was called with arguments that it does not take."""
+
+
+class ShapeError(OpError):
+    """Shapes do not fit together."""
+
+
+class DTypeError(OpError):
+    """An element type is not one that the op takes."""
+
+
+class KernelError(OpError):
+    """No kernel computes these types on this device."""
+
+
+class SymbolicError(OnnxGradError):
+    """A concrete value was asked of something that is known only at run time."""
+
+
+class InputError(OnnxGradError, ValueError):
+    """The inputs of a call do not fit what the model declares."""
+
+
+class AutogradError(OnnxGradError, RuntimeError):
+    """A gradient was asked for that cannot be computed."""
+
+
+class TrainingError(OnnxGradError, RuntimeError):
+    """Training cannot go on."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss became NaN or infinite; `result` is what happened until then."""
+
+    result: object = None
+
+
+class StateDictError(OnnxGradError, RuntimeError):
+    """A state dict does not fit the module that it is loaded into."""
+
+
+class SaveError(OnnxGradError):
+    """A model could not be written."""
+
+
+class ServeError(OnnxGradError):
+    """A request that the server cannot answer; `status` is the HTTP status that says so."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class MissingExtraError(OnnxGradError, ImportError):
+    """An optional package is needed and not installed."""

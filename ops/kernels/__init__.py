@@ -1,0 +1,1 @@
+"""Kernels, one folder a backend; the family names are those of `ops`."""

@@ -1,0 +1,187 @@
+"""Attention by tiles: the scores of a few heads or queries at a time, which stay in the cache.
+
+Axes: B batch, K key heads, G query heads that share one, L queries, S keys, E, V sizes of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ...attention import attention, attention_bias, attention_weights, rotary_embedding
+from ...op import namespace
+from ...types import Array
+
+TILE_BYTES = 1 << 22
+"""The most bytes of scores that are made at once."""
+
+
+def _tiles(b: int, heads: int, queries: int, row: int) -> Iterator[tuple[slice, slice, int, int]]:
+    """Yield blocks of batch entries, key heads and queries; a query's scores take `row` bytes."""
+    entries = max(1, TILE_BYTES // max(1, heads * queries * row))
+    some = min(heads, max(1, TILE_BYTES // max(1, queries * row))) or 1
+    rows = queries if queries * row <= TILE_BYTES else max(16, TILE_BYTES // row)
+    if some < heads:
+        entries = 1
+    for n in range(0, b, entries):
+        for h in range(0, heads, some):
+            for i in range(0, queries, rows):
+                yield slice(n, n + entries), slice(h, h + some), i, min(i + rows, queries)
+
+
+def _five(mask: Array, heads: int) -> Array:
+    """Return a mask over (B, H, L, S) as one over (B, K, G, L, S), sizes of 1 broadcasting."""
+    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    if mask.shape[1] == 1:
+        return mask[:, :, None]
+    return mask.reshape(mask.shape[0], heads, mask.shape[1] // heads, *mask.shape[2:])
+
+
+def _cut(x: Array, *parts: slice) -> Array:
+    """Return a part of x, all of an axis of size 1."""
+    return x[tuple(p if n != 1 else slice(None) for p, n in zip(parts, x.shape, strict=True))]
+
+
+def _hidden(
+    xp: Any, lengths: Array | None, starts: Array | None, rows: tuple[int, int], keys: tuple[int, int],
+    left: int, right: int, offset: int,
+) -> Array | None:  # fmt: skip
+    """Return where a query sees a key not, broadcasting to (B, L, S), or None where all are seen."""
+    j = xp.arange(*keys)
+    found = None if lengths is None else j >= lengths.astype(np.int64).reshape(-1, 1, 1)
+    if left < 0 and right < 0:
+        return found
+    p = xp.arange(*rows)[:, None] + (offset if starts is None else starts.astype(np.int64).reshape(-1, 1, 1))
+    for outside in (j < p - left if left >= 0 else None, j > p + right if right >= 0 else None):
+        if outside is not None and (xp is not np or outside.any()):
+            found = outside if found is None else found | outside
+    return found
+
+
+def _seen(rows: tuple[int, int], keys: int, starts: Any, left: int, right: int, offset: int) -> tuple[int, int]:
+    """Return the keys that some of the rows can see."""
+    if starts is not None:
+        return 0, keys
+    low = max(0, rows[0] + offset - left) if left >= 0 else 0
+    high = min(keys, rows[1] - 1 + offset + right + 1) if right >= 0 else keys
+    return low, max(low, high)
+
+
+def _weighed(
+    q: Array, k: Array, mask: Array | None, lengths: Array | None, starts: Array | None, sink: Array | None,
+    scale: float, softcap: float, left: int, right: int, offset: int,
+) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+    """Yield for each tile its place (entries, key heads, queries, keys), e^score, and its sum over the keys."""
+    xp = namespace(q)
+    b, h, n, e = q.shape
+    shared, keys = k.shape[1:3]
+    group = h // shared
+    queries = q.reshape(b, shared, group, n, e)
+    mask = None if mask is None else _five(mask, shared)
+    for entries, heads, first, stop in _tiles(b, shared, n, max(1, group * keys) * q.dtype.itemsize):
+        low, high = _seen((first, stop), keys, starts, left, right, offset)
+        place = entries, heads, slice(None), slice(first, stop)
+        rows = queries[place] * q.dtype.type(scale)
+        size = rows.shape
+        s = xp.matmul(rows.reshape(*size[:2], -1, e), k[entries, heads, low:high].swapaxes(2, 3))
+        s = s.reshape(*size[:4], high - low)
+        if softcap:
+            s /= softcap
+            xp.tanh(s, out=s)
+            s *= softcap
+        if mask is not None:
+            part = _cut(mask, *place, slice(low, high))
+            if mask.dtype == bool:
+                xp.copyto(s, -np.inf, where=~part)
+            else:
+                s += part
+        hidden = _hidden(
+            xp, *(None if x is None else x[entries] for x in (lengths, starts)),
+            (first, stop), (low, high), left, right, offset,
+        )  # fmt: skip
+        if hidden is not None:
+            xp.copyto(s, -np.inf, where=hidden if hidden.ndim == 2 else hidden[:, None, None])
+        most = s.max(axis=-1, keepdims=True, initial=-np.inf)
+        if sink is not None:
+            extra = sink.reshape(shared, group, 1, 1)[heads].astype(s.dtype)
+            most = xp.maximum(most, extra)
+        # A query that sees no key weighs nothing.
+        most = xp.where(most == -np.inf, most.dtype.type(0), most)
+        s -= most
+        xp.exp(s, out=s)
+        total = s.sum(axis=-1, keepdims=True)
+        if sink is not None:
+            total = total + xp.exp(extra - most)
+        total = xp.where(total == 0, total.dtype.type(1), total)
+        yield (*place, slice(low, high)), s, total
+
+
+@attention.kernel("array")
+def _attention(
+    q: Array, k: Array, v: Array, mask: Array | None = None, lengths: Array | None = None,
+    starts: Array | None = None, sink: Array | None = None, *, scale: float, softcap: float = 0.0,
+    left: int = -1, right: int = -1, offset: int = 0,
+) -> Array:  # fmt: skip
+    xp = namespace(q)
+    b, h, n, _ = q.shape
+    shared, width = v.shape[1], v.shape[3]
+    y = xp.empty((b, shared, h // shared, n, width), q.dtype)
+    with np.errstate(all="ignore"):
+        for place, s, total in _weighed(q, k, mask, lengths, starts, sink, scale, softcap, left, right, offset):
+            entries, heads, _, _, keys = place
+            part = xp.matmul(s.reshape(*s.shape[:2], s.shape[2] * s.shape[3], s.shape[4]), v[entries, heads, keys])
+            part = part.reshape(*s.shape[:4], width)
+            part /= total
+            y[place[:4]] = part
+    return y.reshape(b, h, n, width)
+
+
+@attention_weights.kernel("array")
+def _attention_weights(
+    q: Array, k: Array, mask: Array | None = None, lengths: Array | None = None, starts: Array | None = None,
+    sink: Array | None = None, *, scale: float, softcap: float = 0.0, left: int = -1, right: int = -1,
+    offset: int = 0,
+) -> Array:  # fmt: skip
+    xp = namespace(q)
+    b, h, n, _ = q.shape
+    shared, keys = k.shape[1:3]
+    p = xp.zeros((b, shared, h // shared, n, keys), q.dtype)
+    with np.errstate(all="ignore"):
+        for place, s, total in _weighed(q, k, mask, lengths, starts, sink, scale, softcap, left, right, offset):
+            xp.divide(s, total, out=p[place])
+    return p.reshape(b, h, n, keys)
+
+
+@attention_bias.kernel("array")
+def _attention_bias(
+    q: Array, mask: Array | None = None, lengths: Array | None = None, starts: Array | None = None,
+    *, keys: int, left: int = -1, right: int = -1, offset: int = 0,
+) -> Array:  # fmt: skip
+    xp = namespace(q)
+    bias = xp.zeros((*q.shape[:3], keys), q.dtype)
+    if mask is not None and mask.dtype == bool:
+        xp.copyto(bias, -np.inf, where=~mask)
+    elif mask is not None:
+        bias += mask
+    hidden = _hidden(xp, lengths, starts, (0, q.shape[2]), (0, keys), left, right, offset)
+    if hidden is not None:
+        xp.copyto(bias, -np.inf, where=hidden if hidden.ndim == 2 else hidden[:, None])
+    return bias
+
+
+@rotary_embedding.kernel("array")
+def _rotary_embedding(x: Array, cos: Array, sin: Array, *, interleaved: bool = False) -> Array:
+    xp = namespace(x)
+    r = cos.shape[-1]
+    if interleaved:
+        one, other = slice(0, 2 * r, 2), slice(1, 2 * r, 2)
+    else:
+        one, other = slice(0, r), slice(r, 2 * r)
+    y = xp.empty(x.shape, x.dtype)
+    a, b = x[..., one], x[..., other]
+    y[..., one] = a * cos - b * sin
+    y[..., other] = a * sin + b * cos
+    y[..., 2 * r :] = x[..., 2 * r :]
+    return y

@@ -1,0 +1,118 @@
+"""Losses of classification.
+
+Axes: N batch, C classes, D whatever follows.
+Source: ONNX NegativeLogLikelihoodLoss-13, SoftmaxCrossEntropyLoss-13.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import pointwise as pw
+from . import reduce as red
+from .dims import Dim, show
+from .errors import DTypeError, OpError, ShapeError
+from .index import gather, gather_elements
+from .layout import squeeze, unsqueeze
+from .normalize import log_softmax
+from .op import op
+from .types import TensorType, is_float, is_integer
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def _loss_type(
+    name: str, x: TensorType, labels: TensorType, weights: TensorType | None, reduction: str
+) -> TensorType:
+    if reduction not in REDUCTIONS:
+        raise OpError(f"{name}: reduction is {reduction!r}, wanted one of {REDUCTIONS}")
+    if not is_float(x.dtype) or not is_integer(labels.dtype):
+        raise DTypeError(f"{name}: wants floats and integer labels, found {x.dtype} and {labels.dtype}")
+    wanted = (x.shape[0], *x.shape[2:])
+    if len(wanted) != labels.ndim or any(
+        m != n
+        for m, n in zip(wanted, labels.shape, strict=True)
+        if not isinstance(m, Dim) and not isinstance(n, Dim)
+    ):
+        raise ShapeError(
+            f"{name}: x is {show(x.shape)}, so labels are {show(wanted)}; found {show(labels.shape)}"
+        )
+    if weights is not None and weights.ndim != 1:
+        raise ShapeError(f"{name}: wants one weight a class, found {show(weights.shape)}")
+    return TensorType(x.dtype, labels.shape if reduction == "none" else ())
+
+
+@op()
+def nll_loss(
+    x: TensorType,
+    labels: TensorType,
+    weights: TensorType | None = None,
+    *,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+) -> TensorType:
+    """Return minus the log-probability of each label, times the weight of its class.
+
+    `mean` divides the sum by the sum of the weights; a label that is `ignore_index` has weight 0.
+
+    Shapes: (N, C, *D), (N, *D), (C,) or None -> () or, with reduction `none`, (N, *D).
+
+    Raises:
+        ShapeError: if the labels do not fit x.
+        DTypeError: if x is not of floats or the labels not integers.
+        OpError: if the reduction is unknown, or at run time a label is no class.
+    """
+    return _loss_type("nll_loss", x, labels, weights, reduction)
+
+
+@nll_loss.compose
+def _nll_loss(
+    x: Any, labels: Any, weights: Any = None, *, ignore_index: int | None = None, reduction: str = "mean"
+) -> Any:
+    index, weight = labels, None
+    if ignore_index is not None:
+        ignored = pw.equal(labels, ignore_index)
+        index = pw.where(ignored, 0, labels)
+    if weights is not None:
+        weight = gather(weights, index, axis=0)
+    if ignore_index is not None:
+        kept = pw.cast(pw.logical_not(ignored), dtype=str(np.dtype(x.dtype)))
+        weight = kept if weight is None else pw.mul(weight, kept)
+    chosen = squeeze(gather_elements(x, unsqueeze(index, axes=(1,)), axis=1), axes=(1,))
+    loss = pw.neg(chosen)
+    if weight is not None:
+        # An ignored place may hold -inf, which times 0 would be NaN.
+        loss = pw.mul(loss if ignore_index is None else pw.where(ignored, 0.0, loss), weight)
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return red.sum_(loss)
+    return red.mean(loss) if weight is None else pw.div(red.sum_(loss), red.sum_(weight))
+
+
+@op()
+def softmax_cross_entropy(
+    x: TensorType,
+    labels: TensorType,
+    weights: TensorType | None = None,
+    *,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+) -> TensorType:
+    """Return minus the logarithm of the softmax of x at each label; see `nll_loss`.
+
+    Shapes: (N, C, *D), (N, *D), (C,) or None -> () or, with reduction `none`, (N, *D).
+
+    Raises:
+        ShapeError: if the labels do not fit x.
+        DTypeError: if x is not of floats or the labels not integers.
+        OpError: if the reduction is unknown, or at run time a label is no class.
+    """
+    return _loss_type("softmax_cross_entropy", x, labels, weights, reduction)
+
+
+@softmax_cross_entropy.compose
+def _softmax_cross_entropy(x: Any, labels: Any, weights: Any = None, **attrs: Any) -> Any:
+    return nll_loss(log_softmax(x, axis=1), labels, weights, **attrs)

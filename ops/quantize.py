@@ -1,0 +1,141 @@
+"""Affine quantisation: q = saturate(round(x / scale) + zero), and products of quantised tensors.
+
+Scales and zero points broadcast to x as NumPy does; which axis they belong to ends in the bindings. Integer
+sums are exact. The quantised operators of ONNX (QLinearConv, QLinearMatMul, ...) are compositions of these.
+
+Source: ONNX QuantizeLinear-25, DequantizeLinear-25, DynamicQuantizeLinear-11, MatMulInteger-10,
+ConvInteger-10; Jacob et al. 2018.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import conv as conv_ops
+from . import matmul as matmul_ops
+from .dims import broadcast
+from .errors import DTypeError
+from .op import op
+from .pointwise import cast, mul, sub
+from .types import TensorType, is_float, is_integer
+from .window import Window
+
+
+@op()
+def quantize_linear(
+    x: TensorType, scale: TensorType, zero: TensorType | None = None, *, dtype: str, saturate: bool = True
+) -> TensorType:
+    """Return saturate(round(x / scale) + zero), halves to even. Declared non-differentiable.
+
+    Args:
+        x: floats, or int32.
+        scale: positive; broadcasts to x.
+        zero: the zero point, of the result's type; 0 where it is left out.
+        dtype: the result's element type, an integer or a float of 8 bits or fewer.
+        saturate: see `cast`; of narrow floats only.
+
+    Raises:
+        DTypeError: if the result is no type to quantise to.
+    """
+    t = np.dtype(dtype)
+    if not is_integer(t) and not (is_float(t) and t.itemsize == 1):
+        raise DTypeError(f"quantize_linear: wants an integer or narrow float type, found {dtype}")
+    return TensorType(t, x.known_shape)
+
+
+@quantize_linear.defvjp
+def _quantize_linear_vjp(g: Any, y: Any, *args: Any, **attrs: Any) -> tuple[None, ...]:
+    return (None,) * len(args)
+
+
+@op()
+def dequantize_linear(
+    x: TensorType, scale: TensorType, zero: TensorType | None = None, *, dtype: str
+) -> TensorType:
+    """Return (x - zero) * scale; linear in the scale.
+
+    Args:
+        x: integers, or narrow floats.
+        scale: broadcasts to x.
+        zero: the zero point; 0 where it is left out.
+        dtype: the result's element type, a float.
+    """
+    return TensorType(np.dtype(dtype), x.known_shape)
+
+
+@dequantize_linear.compose
+def _dequantize_linear(x: Any, scale: Any, zero: Any = None, *, dtype: str) -> Any:
+    wide = "int32" if is_integer(x.dtype) else dtype
+    shifted = cast(x, dtype=wide) if zero is None else sub(cast(x, dtype=wide), cast(zero, dtype=wide))
+    return mul(cast(shifted, dtype=dtype), cast(scale, dtype=dtype))
+
+
+@op()
+def dynamic_quantize_linear(x: TensorType) -> tuple[TensorType, TensorType, TensorType]:
+    """Return x as uint8 with the scale and zero point that its range (with 0 in it) asks for.
+
+    Shapes: S -> S, (), (). Not differentiable.
+    """
+    uint8 = np.dtype(np.uint8)
+    return TensorType(uint8, x.known_shape), TensorType(np.dtype(np.float32), ()), TensorType(uint8, ())
+
+
+@op(dtype="int32")
+def matmul_integer(
+    a: TensorType, b: TensorType, a_zero: TensorType | None = None, b_zero: TensorType | None = None
+) -> TensorType:
+    """Return the exact int32 product of a - a_zero and b - b_zero.
+
+    Shapes: as `matmul`; the zero points broadcast to their operands.
+    """
+    _bytes("matmul_integer", a, b)
+    return TensorType(np.dtype(np.int32), _plain(matmul_ops.matmul.infer(_real(a), _real(b))).known_shape)
+
+
+@op(dtype="int32")
+def conv_integer(
+    x: TensorType,
+    w: TensorType,
+    x_zero: TensorType | None = None,
+    w_zero: TensorType | None = None,
+    *,
+    win: Window,
+) -> TensorType:
+    """Return the exact int32 correlation of x - x_zero with w - w_zero; the padding is x_zero.
+
+    Shapes: as `conv`; the zero points broadcast to their operands.
+    """
+    _bytes("conv_integer", x, w)
+    return TensorType(
+        np.dtype(np.int32), _plain(conv_ops.conv.infer(_real(x), _real(w), win=win)).known_shape
+    )
+
+
+@op()
+def requantize(
+    acc: TensorType, factor: TensorType, zero: TensorType | None = None, *, dtype: str
+) -> TensorType:
+    """Return saturate(round(acc * factor) + zero) of integer sums, halves to even, computed in float32.
+
+    Shapes: broadcast(acc, factor).
+    """
+    if acc.known_shape is None or factor.known_shape is None:
+        return TensorType(np.dtype(dtype), acc.known_shape)
+    return TensorType(np.dtype(dtype), broadcast(acc.shape, factor.shape))
+
+
+def _bytes(name: str, *types: TensorType) -> None:
+    for t in types:
+        if not is_integer(t.dtype) or t.dtype.itemsize > 2:
+            raise DTypeError(f"{name}: wants integers of at most 16 bits, found {t.dtype}")
+
+
+def _real(t: TensorType) -> TensorType:
+    return TensorType(np.dtype(np.float32), t.known_shape)
+
+
+def _plain(t: Any) -> TensorType:
+    assert isinstance(t, TensorType)
+    return t

@@ -1,0 +1,61 @@
+"""Losses: the rows of the op table."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from onnxgrad.ops.loss import nll_loss, softmax_cross_entropy
+
+from ..case import OpCase, rand
+
+LABELS = np.array([[1, 2], [0, 3]])
+VECTOR = np.array([2, 0, 1])
+
+
+def nll(x: np.ndarray, labels: np.ndarray, weights: Any, ignore: int | None, reduction: str) -> np.ndarray:
+    """Pick and weigh one label at a time."""
+    losses, total, out = [], [], np.zeros(labels.shape)
+    for at, label in np.ndenumerate(labels):
+        w = 0.0 if label == ignore else 1.0 if weights is None else float(weights[label])
+        out[at] = 0.0 if label == ignore else -w * x[(at[0], label, *at[1:])]
+        losses.append(out[at])
+        total.append(w)
+    if reduction == "none":
+        return out
+    return np.array(math.fsum(losses) / (math.fsum(total) if reduction == "mean" else 1.0))
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    return x - np.log(np.exp(x).sum(1, keepdims=True))
+
+
+BOTH = ((nll_loss, lambda x: x), (softmax_cross_entropy, log_softmax))
+
+
+def row(op: Any, f: Any, shape: tuple[int, ...], labels: np.ndarray, weights: Any, how: Any) -> OpCase:
+    reduction, ignore = how
+    return OpCase(
+        op,
+        (rand(*shape), labels, weights),
+        lambda x, t, w: nll(f(x), t, w, ignore, reduction),
+        {"reduction": reduction, "ignore_index": ignore},
+        name=f"{op.name}-{len(shape)}-{reduction}-{ignore}{'' if weights is None else '-weights'}",
+    )
+
+
+CASES = [
+    *(
+        row(op, f, shape, labels, None, how)
+        for op, f in BOTH
+        for shape, labels in (((3, 4), VECTOR), ((2, 4, 2), LABELS))
+        for how in (("mean", None), ("mean", 2), ("sum", 2), ("none", 2), ("none", None))
+    ),
+    *(
+        row(op, f, (3, 4), VECTOR, rand(4, low=0.5, seed=1), ("mean", ignore))
+        for op, f in BOTH
+        for ignore in (None, 0)
+    ),
+]
