@@ -1,0 +1,7 @@
+"""PyTorch's public `utils`."""
+
+from . import data
+
+__all__ = [
+    "data",
+]

@@ -1,0 +1,1 @@
+"""Floor 2: differentiate, plan, run and train."""

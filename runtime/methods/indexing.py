@@ -1,0 +1,122 @@
+"""`x[index]` as NumPy and PyTorch have it, made of slices, reshapes and gathers so that gradients flow through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...ops import index as index_ops
+from ...ops import layout
+from ...ops.errors import OpError
+from ..grad_mode import MODE
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+
+def plain_index(index: Any) -> Any:
+    """Return an index with arrays in the place of Tensors and lists."""
+    if isinstance(index, tuple):
+        return tuple(plain_index(i) for i in index)
+    if isinstance(index, list):
+        return np.asarray([plain_index(i) for i in index])
+    return getattr(index, "_array", index)
+
+
+def take(x: Any, index: Any) -> Tensor:
+    """Return the elements of a Tensor at an index; views where the index has no arrays."""
+    from ..tensor import wrap
+
+    plain = plain_index(index)
+    if not (x.requires_grad and MODE.enabled):
+        array = x._array[plain]
+        out = wrap(array)
+        if getattr(out._array, "base", None) is not None:
+            out._counter = x._shared_counter()
+        return out
+    return _take(x, _complete(plain, x.ndim))  # type: ignore[no-any-return]
+
+
+def _is_array(i: Any) -> bool:
+    return isinstance(i, bool | np.bool_) or (hasattr(i, "dtype") and (i.ndim > 0 or i.dtype.kind == "b"))
+
+
+def _complete(index: Any, ndim: int) -> list[Any]:
+    """Return one entry an axis (and None for new axes): the ellipsis written out, truth values as places."""
+    entries: list[Any] = []
+    for i in index if isinstance(index, tuple) else (index,):
+        if _is_array(i) and np.dtype(getattr(i, "dtype", bool)).kind == "b":
+            if np.ndim(i) == 0:
+                raise OpError("indexing: a single truth value is not an index here; use unsqueeze")
+            entries.extend(i.nonzero())
+        else:
+            entries.append(i)
+    used = sum(i is not None and i is not Ellipsis for i in entries)
+    if used > ndim:
+        raise IndexError(f"too many indices for tensor of dimension {ndim}")
+    at = next((k for k, i in enumerate(entries) if i is Ellipsis), len(entries))
+    return [*entries[:at], *([slice(None)] * (ndim - used)), *entries[at + 1 :]]
+
+
+def _take(x: Any, entries: list[Any]) -> Any:
+    """Slice first, then drop and insert axes, then gather."""
+    starts, stops, steps, axes = [], [], [], []
+    shape: list[int] = []
+    arrays: list[tuple[int, Any]] = []
+    axis = 0
+    for i in entries:
+        if i is None:
+            shape.append(1)
+            continue
+        n = x.shape[axis]
+        if _is_array(i):
+            arrays.append((len(shape), i))
+            shape.append(n)
+        elif isinstance(i, slice):
+            first, last, step = i.indices(n)
+            size = len(range(first, last, step))
+            if (first, step, size) != (0, 1, n):
+                starts.append(first)
+                stops.append(last if last >= 0 else -n - 1)
+                steps.append(step)
+                axes.append(axis)
+            shape.append(size)
+        else:
+            k = int(i)
+            if not -n <= k < n:
+                raise IndexError(f"index {k} is out of bounds for dimension {axis} with size {n}")
+            k %= n
+            starts.append(k)
+            stops.append(k + 1)
+            steps.append(1)
+            axes.append(axis)
+        axis += 1
+    if axes:
+        x = layout.slice_(x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps), axes=tuple(axes))
+    if tuple(x.shape) != tuple(shape):
+        x = layout.reshape(x, shape=tuple(shape))
+    elif not axes and not arrays:
+        x = layout.identity(x)
+    return _gathered(x, arrays) if arrays else x
+
+
+def _gathered(x: Any, arrays: list[tuple[int, Any]]) -> Any:
+    """Take by integer arrays, which broadcast; their axes come where they stood, or first where they were apart."""
+    places = [p for p, _ in arrays]
+    for p, i in arrays:
+        if i.size and not (-x.shape[p] <= i.min() and i.max() < x.shape[p]):
+            raise IndexError(f"index {int(i.max())} is out of bounds for dimension {p} with size {x.shape[p]}")
+    if len(arrays) == 1:
+        return index_ops.gather(x, arrays[0][1], axis=places[0])
+    together = places == list(range(places[0], places[0] + len(places)))
+    start = places[0] if together else 0
+    if not together:
+        rest = [a for a in range(x.ndim) if a not in places]
+        x = layout.transpose(x, perm=tuple(places + rest))
+    sizes = x.shape[start : start + len(places)]
+    flat: Any = 0
+    for size, (_, i) in zip(sizes, arrays, strict=True):
+        flat = flat * size + i % size
+    x = layout.reshape(x, shape=(*x.shape[:start], -1, *x.shape[start + len(places) :]))
+    return index_ops.gather(x, flat, axis=start)

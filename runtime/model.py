@@ -1,0 +1,375 @@
+"""The imported model: a Module whose forward is a Graph.
+
+With nobody watching it runs as a plan on plain arrays; where gradients may be asked for, or a value inside is wanted,
+the same graph is interpreted with Tensors on the tape.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ops.errors import InputError, OnnxGradError
+from ..ops.types import HALF, Array, OptionalType, SequenceType, TensorType, ValueType
+from . import tape
+from .built import Built, ValueInfo
+from .device import CPU, device_of, to_device
+from .execute import execute, plan_of
+from .feeds import bind_call
+from .graph import Graph, Value
+from .heads import Head, find_head
+from .module import Module
+from .passes.convert_values import convert_dtypes, converted_type, move_constants
+from .passes.enter_training import enter_training
+from .plan import Plan
+from .random import next_key
+from .report import Report, Row
+from .tensor import Tensor
+
+
+class Model(Module):
+    """A model that was read from a file: callable, differentiable, trainable, and savable to the same file.
+
+    Parameters are named by the file's initializers. Call it with inputs in order or by name, arrays or Tensors.
+
+    Attributes:
+        name: of the graph.
+        inputs, outputs: what the file declares.
+        source: the file's own facts; `og.save` uses it.
+        graph: the computation.
+    """
+
+    def __init__(self, built: Built, *, name: str = "model", source: Any = None) -> None:
+        """Make a model of what an importer hands over."""
+        super().__init__()
+        self.name, self.source = name, source
+        self._device = CPU
+        self._keep(built)
+        self.eval()
+
+    def _keep(self, built: Built) -> None:
+        self.inputs, self.outputs = built.inputs, built.outputs
+        self.graph, self._built = built.graph, built
+        self._training_graph: Graph | None = None
+        old = getattr(self, "_state", {})
+        self._state: dict[str, Tensor] = {}
+        self._roles = built.roles
+        for key, value in self.graph.state.items():
+            array = built.arrays[key]
+            wanted = value.tensor_type.dtype
+            array = array.astype(wanted) if array.dtype != wanted else array
+            if not array.flags.writeable:
+                array = array.copy()
+            trains = self._roles[key].kind == "parameter" and (key not in old or old[key].requires_grad)
+            tensor = Tensor(array, requires_grad=trains)
+            tensor.name = key
+            self._state[key] = tensor
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, Tensor) of every parameter, frozen ones too; the names are those of the file's initializers."""
+        dot = f"{prefix}." if prefix else ""
+        yield from ((dot + n, t) for n, t in self._state.items() if self._roles[n].kind == "parameter")
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, Tensor) of running statistics and the like."""
+        dot = f"{prefix}." if prefix else ""
+        yield from ((dot + n, t) for n, t in self._state.items() if self._roles[n].kind == "buffer")
+
+    def _replace_arrays(self, convert: Callable[[Array], Array]) -> Model:
+        """Convert the state, and the graph's constants and element types with it."""
+        for t in self._state.values():
+            t.data = convert(t.array)
+            t.grad = None if t.grad is None else Tensor(convert(t.grad.array))
+        old = np.dtype(np.float32) if not self._state else self.graph.state[next(iter(self._state))].tensor_type.dtype
+        new = convert(np.zeros(0, old)).dtype
+        graph = self.graph if new == old else convert_dtypes(self.graph, {old: new}).graph
+        self.graph = move_constants(graph, lambda a: convert(a) if a.dtype.kind not in "OUS" else a).graph
+        self._training_graph = None
+        self._device = device_of(convert(np.zeros(0, old)))
+        if new != old:
+            self.inputs, self.outputs = (
+                tuple(ValueInfo(i.name, converted_type(i.type, {old: new})) for i in infos)
+                for infos in (self.inputs, self.outputs)
+            )
+        return self
+
+    def report(self) -> Report:
+        """Return what each tensor of the file is: parameter, buffer or constant, and why."""
+        rows = []
+        for name, role in self._roles.items():
+            array = self._state[name].array if name in self._state else self._built.arrays[name]
+            dtype = self._built.arrays[name].dtype
+            trains = name in self._state and self._state[name].requires_grad
+            rows.append(Row(name, role.kind, tuple(array.shape), str(dtype), role.reason, trains, int(array.size)))
+        return Report(tuple(rows), self._built.batch)
+
+    def freeze(self, *patterns: str) -> Module:
+        """Stop training the parameters whose names match; all of them without a pattern.
+
+        Args:
+            patterns: shell patterns over parameter names or over the names of the nodes that read them (`layer1.*`).
+
+        Raises:
+            InputError: if a pattern matches nothing.
+        """
+        return self._set_trains(patterns, False)
+
+    def unfreeze(self, *patterns: str) -> Module:
+        """Train the parameters whose names match; all of them without a pattern."""
+        return self._set_trains(patterns, True)
+
+    def _set_trains(self, patterns: Sequence[str], trains: bool) -> Module:
+        readers = {v.name: {n.name for n in nodes} for v, nodes in self.graph.consumers().items()}
+        for pattern in patterns or ("*",):
+            found = [
+                t
+                for n, t in self.named_parameters()
+                if any(fnmatch.fnmatchcase(c, pattern) for c in (n, *readers.get(n, ())))
+            ]
+            if not found:
+                names = [n for n, _ in self.named_parameters()]
+                raise InputError(f"no parameter matches {pattern!r}; the first are {names[:5]}")
+            for t in found:
+                t.requires_grad = trains
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model; a Tensor out, or a tuple in the graph's output order when there are several.
+
+        Half-precision models compute, and answer here, in float32; `run` answers in the file's own types.
+
+        Raises:
+            InputError: naming the input, what was found and what was wanted.
+        """
+        outs, _ = self._interpret(self._bind(args, kwargs))
+        return outs[0] if len(outs) == 1 else outs
+
+    def intermediates(self, names: Sequence[str], *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Tensor]]:
+        """Run the model and return its output and the values inside that were asked for, to differentiate by.
+
+        Args:
+            names: of layers (ONNX nodes) or values.
+            args: inputs, as in a call.
+            kwargs: inputs by name.
+
+        Raises:
+            InputError: if no layer or value has such a name.
+        """
+        wanted = {self.find_value(n): n for n in names}
+        found: dict[str, Tensor] = {}
+
+        def watch(value: Value, out: Any) -> Any:
+            name = wanted.get(value)
+            if name is None:
+                return None
+            if isinstance(out, Tensor) and not out.requires_grad and tape.is_grad_enabled():
+                out = Tensor(out.array, requires_grad=True)
+            found[name] = out
+            return out
+
+        outs, _ = self._interpret(self._bind(args, kwargs), watch=watch)
+        return (outs[0] if len(outs) == 1 else outs), found
+
+    def logits(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the first output before a final softmax, which is what a loss wants."""
+        value = self._logits_value()
+        if value is self.graph.outputs[0]:
+            out = self(*args, **kwargs)
+            return out[0] if isinstance(out, tuple) else out  # type: ignore[no-any-return]
+        _, found = self.intermediates([value.name], *args, **kwargs)
+        return found[value.name]
+
+    def _logits_value(self) -> Value:
+        value = self.graph.outputs[0]
+        node = value.node
+        while node is not None and node.op.name in ("softmax", "log_softmax", "identity", "cast", "reshape"):
+            before = node.args[0]
+            if node.op.name in ("softmax", "log_softmax"):
+                value = before
+            node = before.node if isinstance(before, Value) else None
+        return value
+
+    def find_value(self, name: str) -> Value:
+        """Return the value of this name, or the last output of the layer (ONNX node) of this name.
+
+        Raises:
+            InputError: if there is none; it suggests similar names.
+        """
+        graph = self._active_graph()
+        last: Value | None = None
+        for node in graph.nodes:
+            for v in node.outputs:
+                if v.name == name:
+                    return v
+            if node.name == name:
+                last = node.outputs[0]
+        if last is not None:
+            return last
+        import difflib
+
+        names = list(dict.fromkeys(n.name for n in graph.nodes if n.name))
+        close = difflib.get_close_matches(name, names, 3, 0.3)
+        raise InputError(
+            f"no layer or value is named {name!r}; did you mean {close}? (`model.layers()` lists {len(names)})"
+        )
+
+    def layers(self) -> list[tuple[str, str, str]]:
+        """Return (name, operator, output type) of every layer, in order of running."""
+        rows: dict[str, tuple[str, str, str]] = {}
+        for node in self.graph.nodes:
+            kind = getattr(node.source, "op_type", node.op.name)
+            rows[node.name] = (node.name, str(kind), str(node.outputs[0].type))
+        return list(rows.values())
+
+    def run(self, feeds: dict[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
+        """Run the plan on plain arrays, by name, in the file's own types; nothing is recorded.
+
+        Args:
+            feeds: arrays by input name.
+            outputs: which outputs, in this order; all by default.
+
+        Raises:
+            InputError: naming the input, what was found and what was wanted.
+        """
+        values = self._on_device(self._bind((), feeds))
+        names = [o.name for o in self.outputs]
+        picked = names if outputs is None else list(outputs)
+        unknown = [n for n in picked if n not in names]
+        if unknown:
+            raise InputError(f"no output is named {unknown}; the model has {names}")
+        graph = self.graph
+        entries = [*fed(values, graph), *fresh_keys(graph, self._device), *(t.array for t in self._state.values())]
+        results, _ = self._execute(graph, entries)
+        by_name = {
+            o.name: _rounded(r, o.type) for o, r in zip(self.outputs, results, strict=True) if o.name in set(picked)
+        }
+        return [to_device(by_name[n], "cpu") if self._device != CPU else by_name[n] for n in picked]
+
+    def plan(self) -> Plan:
+        """Return the plan that `run` executes; print it to read it."""
+        return plan_of(self.graph)
+
+    def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+        try:
+            return bind_call(self.inputs, args, kwargs)
+        except InputError as error:
+            if self._built.batch.startswith("fixed"):
+                raise InputError(f"{error}\nThe batch size is {self._built.batch}") from None
+            raise
+
+    def _on_device(self, values: Sequence[Any]) -> list[Any]:
+        """Return inputs where the model is; Tensors stay where their caller put them."""
+        if self._device == CPU:
+            return list(values)
+        return [v if isinstance(v, Tensor) or not hasattr(v, "dtype") else to_device(v, self._device) for v in values]
+
+    def _active_graph(self) -> Graph:
+        if not self.training:
+            return self.graph
+        if self._training_graph is None:
+            self._training_graph = enter_training(self.graph).graph
+        return self._training_graph
+
+    def _interpret(
+        self, values: Sequence[Any], watch: Callable[[Value, Any], Any] | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        graph = self._active_graph()
+        feeds = [_tensors(v) for v in [*fed(self._on_device(values), graph), *fresh_keys(graph, self._device)]]
+        outs, updates = self._execute(graph, [*feeds, *self._state.values()], interpret=True, watch=watch)
+        for key, new in updates.items():
+            self._state[key].data = new.array if isinstance(new, Tensor) else new
+        return tuple(_tensors(o) for o in outs), updates
+
+    def _execute(self, graph: Graph, feeds: list[Any], **how: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        try:
+            return execute(plan_of(graph), feeds, **how)
+        except OnnxGradError as error:
+            batch = next((f.shape[0] for f in feeds if getattr(f, "ndim", 0) >= 2), 1)
+            if self._built.batch_was_fixed and batch != 1:
+                raise InputError(
+                    f"{error}\nThe file fixes a batch size of 1 and this was called with {batch}: the layer "
+                    "above keeps the 1 in its constants. Call it with one example at a time, or export it "
+                    "with a dynamic batch."
+                ) from error
+            raise
+
+    def head(self) -> Head:
+        """Return the layer that makes the class scores.
+
+        Raises:
+            InputError: if the model does not end in one that can be replaced.
+        """
+        return find_head(self.graph, self.outputs[0].name)
+
+    def replace_head(self, num_classes: int, *, seed: int | None = None) -> Module:
+        """Replace the layer that makes the class scores by a new one for this many classes.
+
+        Works on Gemm, MatMul + Add and 1x1-Conv heads. The weights are drawn as PyTorch draws a Linear's.
+
+        Args:
+            num_classes: how many classes.
+            seed: of the draw; the global generator by default.
+
+        Raises:
+            InputError: if the model does not end in such a head.
+        """
+        if num_classes < 1:
+            raise InputError(f"replace_head wants at least 1 class, found {num_classes}")
+        head = self.head()
+        arrays = {n: t.array for n, t in self._state.items()}
+        for key, array in head.resized(arrays, self._built.arrays, num_classes, seed).items():
+            arrays[key] = array
+        built = self.source.rebuild(arrays)
+        training = self.training
+        self._keep(built)
+        return self.train(training)
+
+    def extra_repr(self) -> str:
+        """Return inputs and outputs, for `repr`."""
+        return f"{', '.join(map(str, self.inputs))} -> {', '.join(map(str, self.outputs))}"
+
+    def __repr__(self) -> str:
+        """Return a short description: `Model(name: inputs -> outputs, parameters)`."""
+        count = sum(t.numel() for _, t in self.named_parameters())
+        return f"Model({self.name}: {self.extra_repr()}; {count:,} parameters)"
+
+
+def _tensors(v: Any) -> Any:
+    if isinstance(v, list):
+        return [_tensors(x) for x in v]
+    if isinstance(v, Tensor) or not hasattr(v, "dtype") or not hasattr(v, "reshape"):
+        return v
+    return Tensor(v)
+
+
+def fed(values: Sequence[Any], graph: Graph) -> list[Any]:
+    """Return inputs in the element types that the graph computes in, where half precision is computed in float32."""
+    return [_fed(v, i.type) for v, i in zip(values, graph.inputs[: len(values)], strict=True)]
+
+
+def fresh_keys(graph: Graph, device: Any) -> list[Array]:
+    """Return the key that a run has to bring, in a list, which is empty where nothing is drawn."""
+    return [to_device(next_key(), device) for _ in graph.keys]
+
+
+def _fed(v: Any, type_: ValueType) -> Any:
+    if isinstance(type_, SequenceType | OptionalType):
+        return [_fed(x, type_.element) for x in v] if isinstance(v, list) else _fed(v, type_.element)
+    wanted = type_.dtype if isinstance(type_, TensorType) else None
+    found = getattr(v, "dtype", None)
+    if found is None or wanted is None or found == wanted or not (found in HALF or wanted in HALF):
+        return v
+    return v.to(wanted.name) if isinstance(v, Tensor) else v.astype(wanted)
+
+
+def _rounded(v: Any, type_: ValueType) -> Any:
+    if isinstance(type_, TensorType) and type_.dtype in HALF and hasattr(v, "astype"):
+        return v.astype(type_.dtype)
+    return np.asarray(v) if isinstance(v, np.generic) else v

@@ -1,0 +1,1 @@
+"""Graph passes, one file each, and the two pipelines by promise."""

@@ -1,0 +1,96 @@
+"""Random numbers: one generator for the process, reproducible from `manual_seed`."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from ..ops.op import namespace
+from ..ops.types import Array
+
+
+class Generator:
+    """A source of random numbers: Philox 4x64, counter-based, so that a state is a few integers.
+
+    Args:
+        seed: where it starts; drawn from the system by default.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        """Start it; see the class for the arguments."""
+        self._lock = threading.Lock()
+        self.manual_seed(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) if seed is None else seed)
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start again from a seed, and return the generator."""
+        self._seed = int(seed)
+        self.numpy = np.random.Generator(np.random.Philox(np.random.SeedSequence(self._seed % 2**64)))
+        return self
+
+    def initial_seed(self) -> int:
+        """Return the seed that it started from."""
+        return self._seed
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state: nested dictionaries of integers and small arrays."""
+        return {"seed": self._seed, "philox": self.numpy.bit_generator.state}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._seed = state["seed"]
+        self.numpy.bit_generator.state = state["philox"]
+
+    def next_key(self) -> Array:
+        """Return two fresh uint64: the key of one random op."""
+        with self._lock:
+            return self.numpy.integers(0, 2**64, 2, dtype=np.uint64)
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Start the process's generator again from a seed, and return it."""
+    return default_generator.manual_seed(seed)
+
+
+def initial_seed() -> int:
+    """Return the seed that the process's generator started from."""
+    return default_generator.initial_seed()
+
+
+def next_key(generator: Generator | None = None) -> Array:
+    """Return two fresh uint64: the key of one random op."""
+    return (generator or default_generator).next_key()
+
+
+def uniform(like: Array, low: float, high: float, generator: Generator | None = None) -> Array:
+    """Return draws from [low, high), of the shape and element type and on the device of an array."""
+    g = generator or default_generator
+    with g._lock:
+        drawn: Array = g.numpy.random(like.shape, dtype=np.float64 if like.dtype == np.float64 else np.float32)
+    return namespace(like).asarray((low + (high - low) * drawn).astype(like.dtype))
+
+
+def normal(like: Array, mean: float, std: float, generator: Generator | None = None) -> Array:
+    """Return draws from a normal distribution, of the shape and element type and on the device of an array."""
+    g = generator or default_generator
+    with g._lock:
+        drawn: Array = g.numpy.standard_normal(like.shape, dtype=np.float64 if like.dtype == np.float64 else np.float32)
+    return namespace(like).asarray((mean + std * drawn).astype(like.dtype))
+
+
+def integers(low: int, high: int, shape: tuple[int, ...], generator: Generator | None = None) -> Array:
+    """Return int64 draws from [low, high)."""
+    g = generator or default_generator
+    with g._lock:
+        return g.numpy.integers(low, high, shape)
+
+
+def permutation(n: int, generator: Generator | None = None) -> Array:
+    """Return the numbers below n in random order."""
+    g = generator or default_generator
+    with g._lock:
+        return g.numpy.permutation(n)

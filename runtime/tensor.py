@@ -1,0 +1,323 @@
+"""The Tensor: an array that remembers how it was computed.
+
+Calling an op with Tensors computes on their arrays and, where a gradient may be asked for, records a node. The methods
+that are ops stand in `runtime/methods.py`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ..ops.errors import AutogradError, DTypeError
+from ..ops.op import Op, namespace
+from ..ops.types import Array, is_float
+from . import node as _node
+from .device import device, device_of
+from .methods import Methods
+
+if TYPE_CHECKING:
+    from .node import AccumulateGrad, Edge, Node
+
+
+class Tensor(Methods):
+    """An n-dimensional array with a gradient.
+
+    Args:
+        data: a NumPy or CuPy array, which is shared, or a number, or nested lists of numbers.
+        requires_grad: record what is computed from it.
+    """
+
+    interpret_priority = 1
+    __array_priority__ = 100.0
+    __hash__ = object.__hash__
+
+    default_dtype: ClassVar[Any] = np.dtype(np.float32)
+
+    _array: Array
+    _edge: Edge | None = None
+    _accumulator: weakref.ref[AccumulateGrad] | None = None
+    _counter: list[int] | None = None
+    requires_grad: bool = False
+    retains_grad: bool = False
+    grad: Tensor | None = None
+    name: str | None = None
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        """Wrap an array; see the class for the arguments."""
+        if isinstance(data, Tensor):
+            data = data._array
+        elif not hasattr(data, "__array_interface__") and not hasattr(data, "__cuda_array_interface__"):
+            data = np.asarray(data)
+            if data.dtype == np.float64:
+                data = data.astype(Tensor.default_dtype)
+        elif isinstance(data, np.generic):
+            data = np.asarray(data)
+        if requires_grad:
+            if not is_float(data.dtype):
+                raise DTypeError(f"only floating point Tensors can require gradients, found {data.dtype}")
+            self.requires_grad = True
+        self._array = data
+
+    @staticmethod
+    def __interpret__(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        """Compute an op on Tensors, and record it where a gradient may be asked for."""
+        return _node.record(op, args, attrs)
+
+    @property
+    def array(self) -> Array:
+        """The array itself, not a copy."""
+        return self._array
+
+    @property
+    def data(self) -> Tensor:
+        """A Tensor that shares the array and nothing else; assigning replaces the array and counts as a change."""
+        return Tensor(self._array)
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._array = value._array if isinstance(value, Tensor) else namespace(value).asarray(value)
+        self._bump()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes."""
+        return self._array.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type."""
+        return self._array.dtype  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        """The rank."""
+        return self._array.ndim  # type: ignore[no-any-return]
+
+    @property
+    def nbytes(self) -> int:
+        """The size in bytes."""
+        return self._array.nbytes  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> device:
+        """Where it lies: `cpu` or `cuda:N`."""
+        return device_of(self._array)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made by hand rather than computed from Tensors that require gradients."""
+        return self._edge is None
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node that computed it, None for a leaf."""
+        return None if self._edge is None else self._edge[0]  # type: ignore[return-value]
+
+    @property
+    def output_nr(self) -> int:
+        """Which output of `grad_fn` it is."""
+        return 0 if self._edge is None else self._edge[1]
+
+    @property
+    def _version(self) -> int:
+        """How often it was changed in place, through itself or through what shares its memory."""
+        return 0 if self._counter is None else self._counter[0]
+
+    @_version.setter
+    def _version(self, value: int) -> None:
+        self._shared_counter()[0] = value
+
+    def _shared_counter(self) -> list[int]:
+        if self._counter is None:
+            self._counter = [0]
+        return self._counter
+
+    def _bump(self) -> None:
+        self._shared_counter()[0] += 1
+
+    def _grad_edge(self) -> Edge:
+        """Return where its gradient goes; a leaf's end is made when first asked for and lives with the graph."""
+        if self._edge is not None:
+            return self._edge
+        end = self._accumulator() if self._accumulator is not None else None
+        if end is None:
+            end = _node.AccumulateGrad(self)
+            self._accumulator = weakref.ref(end)
+        return end, 0
+
+    def numel(self) -> int:
+        """Return the number of elements."""
+        return self._array.size  # type: ignore[no-any-return]
+
+    def size(self, dim: int | None = None) -> Any:
+        """Return the shape, or one size of it."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        """Return the rank."""
+        return self.ndim
+
+    def element_size(self) -> int:
+        """Return the bytes of an element."""
+        return self.dtype.itemsize
+
+    def is_floating_point(self) -> bool:
+        """Return whether the elements are floats."""
+        return is_float(self.dtype)
+
+    def is_contiguous(self) -> bool:
+        """Return whether the elements lie in row-major order."""
+        return self._array.flags.c_contiguous  # type: ignore[no-any-return]
+
+    def data_ptr(self) -> int:
+        """Return the address of the first element."""
+        a = self._array
+        return a.data.ptr if hasattr(a.data, "ptr") else a.ctypes.data  # type: ignore[no-any-return]
+
+    def item(self) -> Any:
+        """Return the only element as a Python number."""
+        return self._array.item()
+
+    def tolist(self) -> Any:
+        """Return nested lists of numbers."""
+        return self._array.tolist()
+
+    def numpy(self) -> Array:
+        """Return the NumPy array, sharing memory where it is on the CPU.
+
+        Raises:
+            AutogradError: if it requires a gradient; `detach()` first.
+        """
+        if self.requires_grad:
+            raise AutogradError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        return self._array.get() if hasattr(self._array, "get") else self._array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Return the NumPy array, for functions that take one."""
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def detach(self) -> Tensor:
+        """Return a Tensor that shares the array and forgets where it came from."""
+        out = wrap(self._array)
+        out._counter = self._shared_counter()
+        return out
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set whether gradients are recorded, and return the Tensor.
+
+        Raises:
+            AutogradError: on a Tensor that was computed.
+            DTypeError: on integers.
+        """
+        if not self.is_leaf:
+            if requires_grad:
+                return self
+            raise AutogradError(
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in "
+                "a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+            )
+        if requires_grad and not is_float(self.dtype):
+            raise DTypeError(f"only floating point Tensors can require gradients, found {self.dtype}")
+        self.requires_grad = requires_grad
+        return self
+
+    def retain_grad(self) -> None:
+        """Keep `.grad` for this computed Tensor too.
+
+        Raises:
+            AutogradError: if it does not require a gradient.
+        """
+        if not self.requires_grad:
+            raise AutogradError("can't retain_grad on Tensor that has requires_grad=False")
+        if (node := self.grad_fn) is not None and not self.retains_grad:
+            node.retained = [*(node.retained or ()), (self.output_nr, weakref.ref(self))]
+            self.retains_grad = True
+
+    def backward(
+        self,
+        gradient: Tensor | Array | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Tensor | Sequence[Tensor] | None = None,
+    ) -> None:
+        """Add the gradient of this Tensor to `.grad` of every leaf that it was computed from.
+
+        Args:
+            gradient: the cotangent; 1 for a scalar.
+            retain_graph: keep what was saved, for a second backward; `create_graph` by default.
+            create_graph: record the gradient computation, for higher orders.
+            inputs: add only to `.grad` of these.
+        """
+        from .tape import backward
+
+        backward(self, gradient, retain_graph, create_graph, inputs)
+
+    def __len__(self) -> int:
+        """Return the first size."""
+        if not self.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        """Return the truth of the only element."""
+        if self.numel() != 1:
+            raise AutogradError(f"Boolean value of Tensor with {self.numel()} values is ambiguous")
+        return bool(self._array.item())
+
+    def __float__(self) -> float:
+        """Return the only element as a float."""
+        return float(self._array.item())
+
+    def __int__(self) -> int:
+        """Return the only element as an integer."""
+        return int(self._array.item())
+
+    def __index__(self) -> int:
+        """Return the only element of an integer Tensor, for indexing."""
+        if self.dtype.kind not in "iu":
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return self._array.item()  # type: ignore[no-any-return]
+
+    def __format__(self, spec: str) -> str:
+        """Format a scalar as its number, anything else as its repr."""
+        return format(self.item(), spec) if self.ndim == 0 else format(repr(self), spec)
+
+    def __copy__(self) -> Tensor:
+        """Return a Tensor that shares the array."""
+        return self.detach().requires_grad_(self.requires_grad)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        """Return a leaf of the same class with a copy of the array and of the gradient.
+
+        Raises:
+            AutogradError: on a computed Tensor.
+        """
+        if not self.is_leaf:
+            raise AutogradError("only Tensors created explicitly by the user (graph leaves) support deepcopy")
+        out = object.__new__(type(self))
+        out.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_accumulator", "_counter", "grad")})
+        out._array = self._array.copy()
+        if self.grad is not None:
+            out.grad = self.grad.__deepcopy__(memo)
+        memo[id(self)] = out
+        return out
+
+    def __repr__(self) -> str:
+        """Return it as PyTorch prints it."""
+        from .printing import show
+
+        return show(self)
+
+
+def wrap(array: Any) -> Tensor:
+    """Return a Tensor of an array as it is."""
+    t = object.__new__(Tensor)
+    t._array = array if type(array) is np.ndarray or not isinstance(array, np.generic) else np.asarray(array)
+    return t
+
+
+_node.introduce(Tensor, wrap)
