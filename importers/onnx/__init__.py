@@ -1,0 +1,1 @@
+"""ONNX: `.onnx` to graph, and graph back to the same `.onnx`."""

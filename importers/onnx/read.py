@@ -1,0 +1,226 @@
+"""A file becomes a ModelProto without weights, and the weights as arrays.
+
+The weights leave the protobuf as they are read: one copy of them is in memory afterwards, two at the peak. External
+data are opened only inside the model's folder (or the folder that the model file links into, as the Hugging Face cache
+does).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...ops.errors import ExternalDataError, NotOnnxError
+from ...ops.types import Array
+from .tensors import dtype_of, to_array
+
+if TYPE_CHECKING:
+    import onnx
+
+STRIP_BYTES = 1024
+"""Tensors of at least this many bytes leave the protobuf."""
+
+
+DATA_FIELDS = (
+    "raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data",
+    "data_location",
+)  # fmt: skip
+"""The fields of a TensorProto that hold its values or say where they are."""
+
+
+@dataclass
+class Weights:
+    """The tensors of a file, by where they stand.
+
+    Attributes:
+        proto: the model without the data of its large tensors.
+        arrays: data by `id` of the light TensorProto that stays in `proto`.
+        external: whether any tensor came from a file beside the model.
+    """
+
+    proto: onnx.ModelProto
+    arrays: dict[int, Array] = field(default_factory=dict)
+    keep: list[Any] = field(default_factory=list)
+    external: bool = False
+
+    def read(self, t: onnx.TensorProto) -> Array:
+        """Return the data of a tensor of the model."""
+        array = self.arrays.get(id(t))
+        return to_array(t) if array is None else array
+
+
+def read_model(path: str | os.PathLike[str]) -> Weights:
+    """Read a model file.
+
+    Raises:
+        NotOnnxError: if it is not a complete ONNX protobuf.
+        ExternalDataError: if its external data are missing, short, or outside the model's folder.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise NotOnnxError(f"{file} is a folder; pass the .onnx file in it")
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise NotOnnxError(f"cannot read {file}: {error.strerror}") from error
+    model = parse(data, str(file))
+    del data
+    return strip(model, file)
+
+
+def parse(data: bytes, where: str) -> onnx.ModelProto:
+    """Return the ModelProto in these bytes.
+
+    Raises:
+        NotOnnxError: if they are not one, or only a part of one.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not data:
+        raise NotOnnxError(f"{where} is empty")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise NotOnnxError(
+            f"{where} is not a complete ONNX file (damaged, truncated, or another format): {error}"
+        ) from error
+    if not model.HasField("graph") or not (model.graph.node or model.graph.output):
+        raise NotOnnxError(f"{where} holds no ONNX graph (found {len(data)} bytes of some other protobuf?)")
+    if not model.opset_import:
+        raise NotOnnxError(f"{where} imports no operator set; it is damaged or older than ONNX 1.0")
+    return model
+
+
+def tensors_of(graph: onnx.GraphProto) -> Iterator[tuple[Any, onnx.TensorProto]]:
+    """Yield (the field that holds it, tensor) of every initializer and tensor attribute, in subgraphs too."""
+    for t in graph.initializer:
+        yield graph, t
+    for node in graph.node:
+        for a in node.attribute:
+            if a.HasField("t"):
+                yield a, a.t
+            if a.HasField("g"):
+                yield from tensors_of(a.g)
+            for g in a.graphs:
+                yield from tensors_of(g)
+
+
+def strip(model: onnx.ModelProto, file: Path | None) -> Weights:
+    """Take the data of large and external tensors out of a model."""
+    import onnx
+
+    taken: list[Array | None] = []
+    external = False
+    for _, t in tensors_of(model.graph):
+        is_external = t.data_location == onnx.TensorProto.EXTERNAL
+        external |= is_external
+        if is_external:
+            taken.append(_external(t, file))
+        elif _nbytes(t) >= STRIP_BYTES and t.data_type != onnx.TensorProto.STRING:
+            array = to_array(t)
+            taken.append(array if array.flags.writeable and array.base is None else array.copy())
+        else:
+            taken.append(None)
+            continue
+        for name in DATA_FIELDS:
+            t.ClearField(name)
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    weights = Weights(light, external=external)
+    for (_, t), array in zip(tensors_of(light.graph), taken, strict=True):
+        if array is not None:
+            weights.arrays[id(t)] = array
+            weights.keep.append(t)
+    return weights
+
+
+def _nbytes(t: onnx.TensorProto) -> int:
+    return int(t.ByteSize())
+
+
+def _external(t: onnx.TensorProto, file: Path | None) -> Array:
+    info = {e.key: e.value for e in t.external_data}
+    location = info.get("location", "")
+    what = f"tensor {t.name!r}: external data {location!r}"
+    if file is None:
+        raise ExternalDataError(f"{what}: the model was not read from a file, so there is no folder to look in")
+    source = locate(file, location, what)
+    dtype = dtype_of(t.data_type)
+    count = int(np.prod(list(t.dims), dtype=np.int64)) if t.dims else 1
+    bits = _bits(dtype)
+    wanted = (count * bits + 7) // 8
+    try:
+        offset, length = int(info.get("offset", 0)), int(info.get("length", wanted))
+    except ValueError:
+        raise ExternalDataError(f"{what}: offset and length have to be integers, found {info}") from None
+    size = source.stat().st_size
+    if length != wanted:
+        raise ExternalDataError(f"{what}: {length} bytes for shape {tuple(t.dims)} of {dtype}, wanted {wanted}")
+    if offset < 0 or offset + length > size:
+        raise ExternalDataError(f"{what} is short: bytes {offset} to {offset + length} of a file of {size}")
+    if bits % 8:
+        copy = type(t)()
+        copy.CopyFrom(t)
+        copy.ClearField("external_data")
+        copy.ClearField("data_location")
+        with source.open("rb") as f:
+            f.seek(offset)
+            copy.raw_data = f.read(length)
+        return to_array(copy)
+    return np.fromfile(source, dtype=dtype, count=count, offset=offset).reshape(tuple(t.dims))
+
+
+def _bits(dtype: np.dtype[Any]) -> int:
+    for bits, names in ((4, ("int4", "uint4", "float4")), (2, ("int2", "uint2"))):
+        if dtype.name.startswith(names):
+            return bits
+    return dtype.itemsize * 8
+
+
+def locate(file: Path, location: str, what: str) -> Path:
+    """Return the path of external data, which has to lie in the model's folder.
+
+    Raises:
+        ExternalDataError: if it is absolute, leaves the folder (by `..` or by a link), or is missing.
+    """
+    parts = Path(location).parts
+    if not location or Path(location).is_absolute() or "\\" in location or ":" in location:
+        raise ExternalDataError(f"{what}: the location has to be a relative path inside the model's folder")
+    if ".." in parts:
+        raise ExternalDataError(f"{what}: the location leaves the model's folder")
+    folder = file.parent
+    candidate = folder / location
+    if not candidate.exists():
+        raise ExternalDataError(f"{what} is missing; looked for {candidate}")
+    real = candidate.resolve()
+    homes = {folder.resolve(), file.resolve().parent}
+    if not any(real.is_relative_to(home) for home in homes):
+        raise ExternalDataError(f"{what} is a link that leaves the model's folder, to {real}")
+    if not real.is_file():
+        raise ExternalDataError(f"{what} is not a file")
+    return real
+
+
+def densify(sparse: onnx.SparseTensorProto) -> Array:
+    """Return a sparse initializer as a dense array.
+
+    Raises:
+        NotOnnxError: if its indices do not fit.
+    """
+    values, indices = to_array(sparse.values), to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    try:
+        if indices.ndim == 1:
+            dense.reshape(-1)[indices] = values
+        else:
+            dense[tuple(indices.T)] = values
+    except IndexError as error:
+        raise NotOnnxError(f"sparse tensor {sparse.values.name!r}: {error}") from error
+    return dense

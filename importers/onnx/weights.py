@@ -1,0 +1,205 @@
+"""Which tensors of a file are parameters, which are buffers, which are constants, and why.
+
+A float tensor is a parameter where it ends in a weight position: the weight of a Conv, an operand of a MatMul, a table
+that is gathered from, a scale or bias that is multiplied or added. It may get there through wrappers (Transpose, Cast,
+Slice ..., or arithmetic among constants). This is decided on the ONNX nodes, so that the names are the file's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...ops.types import Array, is_float
+from ...runtime.report import Role
+
+if TYPE_CHECKING:
+    import onnx
+
+_ALL = frozenset(range(64))
+
+PARAMETERS: dict[str, frozenset[int]] = {
+    "Conv": frozenset({1, 2}), "ConvTranspose": frozenset({1, 2}), "DeformConv": frozenset({1, 3}),
+    "FusedConv": frozenset({1, 2}), "Gemm": _ALL, "FusedGemm": _ALL, "MatMul": _ALL, "FusedMatMul": _ALL,
+    "Einsum": _ALL,
+    "TransposeMatMul": _ALL, "BatchNormalization": frozenset({1, 2}), "InstanceNormalization": frozenset({1, 2}),
+    "LayerNormalization": frozenset({1, 2}), "GroupNormalization": frozenset({1, 2}),
+    "RMSNormalization": frozenset({1}),
+    "SimplifiedLayerNormalization": frozenset({1}), "SkipLayerNormalization": frozenset({2, 3, 4}),
+    "SkipSimplifiedLayerNormalization": frozenset({2, 3}), "EmbedLayerNormalization": frozenset({2, 3, 4, 5, 6}),
+    "Attention": frozenset({1, 2}), "MultiHeadAttention": frozenset({3}), "BiasGelu": frozenset({1}),
+    "BiasSplitGelu": frozenset({1}), "FastGelu": frozenset({1}), "PRelu": frozenset({1}),
+    "LSTM": frozenset({1, 2, 3, 7}), "GRU": frozenset({1, 2, 3}), "RNN": frozenset({1, 2, 3}),
+}  # fmt: skip
+"""The weight positions of operators that have some, by input index."""
+
+BUFFERS: dict[str, frozenset[int]] = {
+    "BatchNormalization": frozenset({3, 4}), "STFT": frozenset({2}), "MelWeightMatrix": _ALL,
+    "QuantizeLinear": frozenset({1}), "DequantizeLinear": frozenset({1}), "QLinearConv": _ALL, "QLinearMatMul": _ALL,
+    "LSTM": frozenset({5, 6}), "GRU": frozenset({5}), "RNN": frozenset({5}),
+}  # fmt: skip
+"""Positions of state that training does not change by gradient: running statistics, quantisation scales, windows."""
+
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Sum"})
+WRAPPERS = frozenset(
+    {"Identity", "Transpose", "Cast", "CastLike", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Slice",
+     "Split", "Concat", "Tile", "Pad", "SplitToSequence", "SequenceAt", "SequenceConstruct", "ConcatFromSequence",
+     "DequantizeLinear", "ScatterND"}
+)  # fmt: skip
+"""Operators that hand a weight on: what they make is a weight if what they take is."""
+
+
+@dataclass
+class _Use:
+    node: onnx.NodeProto
+    index: int
+    scope: _Scope
+
+
+@dataclass
+class _Scope:
+    """The nodes of one graph or function body, with who reads each name."""
+
+    uses: dict[str, list[_Use]] = field(default_factory=dict)
+    made_by: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    inputs: frozenset[str] = frozenset()
+    exits: dict[str, list[_Exit]] = field(default_factory=dict)
+
+
+@dataclass
+class _Exit:
+    name: str
+    scope: _Scope
+
+
+class Roles:
+    """Decides the role of every tensor of a model."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        """Index who reads what, in subgraphs and model-local functions too."""
+        self._functions = {(f.domain, f.name): f for f in model.functions}
+        self._constant: set[tuple[int, str]] = set()
+        self._depth = 0
+        initializers = {t.name for t in model.graph.initializer}
+        self.main = self._index(model.graph.node, [i.name for i in model.graph.input if i.name not in initializers])
+        self._mark(model.graph)
+
+    def _index(self, nodes: Iterable[onnx.NodeProto], inputs: Iterable[str], scope: _Scope | None = None) -> _Scope:
+        scope = scope or _Scope(inputs=frozenset(inputs))
+        for node in nodes:
+            for name in node.output:
+                scope.made_by.setdefault(name, node)
+            for index, name in enumerate(node.input):
+                scope.uses.setdefault(name, []).append(_Use(node, index, scope))
+            for a in node.attribute:
+                for g in ([a.g] if a.HasField("g") else []) + list(a.graphs):
+                    self._index(g.node, (), scope)
+        return scope
+
+    def _mark(self, graph: onnx.GraphProto) -> None:
+        """Mark the names that depend on constants alone."""
+        names = self._constants = {t.name for t in graph.initializer}
+
+        def visit(g: onnx.GraphProto) -> None:
+            names.update(t.name for t in g.initializer)
+            for node in g.node:
+                if node.op_type == "Constant" or (node.input and all(n in names or not n for n in node.input)):
+                    names.update(node.output)
+                for a in node.attribute:
+                    for sub in ([a.g] if a.HasField("g") else []) + list(a.graphs):
+                        visit(sub)
+
+        visit(graph)
+
+    def role(self, name: str, array: Array) -> Role:
+        """Return the role of a tensor, and the reason."""
+        if not is_float(array.dtype):
+            return Role("constant", f"{array.dtype} values have no gradient")
+        found: list[Role] = []
+        for use, via in self._ends(name, self.main, set(), ()):
+            found.append(self._judge(use, via, array))
+        for kind in ("parameter", "buffer"):
+            for role in found:
+                if role.kind == kind:
+                    return role
+        return found[0] if found else Role("constant", "nothing that runs reads it")
+
+    def _ends(
+        self, name: str, scope: _Scope, seen: set[tuple[int, str]], via: tuple[str, ...]
+    ) -> Iterator[tuple[_Use, tuple[str, ...]]]:
+        """Yield the uses that a name ends in, through wrappers, and the wrappers' operators."""
+        if (id(scope), name) in seen:
+            return
+        seen.add((id(scope), name))
+        for use in scope.uses.get(name, ()):
+            node = use.node
+            function = self._functions.get((node.domain, node.op_type))
+            if function is not None:
+                if use.index < len(function.input) and len(via) < 64:
+                    inner = self._index(function.node, function.input)
+                    yield from self._ends(function.input[use.index], inner, seen, (*via, node.op_type))
+                continue
+            arithmetic_on_constants = scope is self.main and all(o in self._constants for o in node.output if o)
+            if (node.op_type in WRAPPERS and use.index == 0) or arithmetic_on_constants or node.op_type in (
+                "Concat", "SequenceConstruct",
+            ):  # fmt: skip
+                for out in node.output:
+                    yield from self._ends(out, scope, seen, (*via, node.op_type))
+                if node.op_type == "Concat" and not arithmetic_on_constants:
+                    yield use, via
+                continue
+            yield use, via
+
+    def _judge(self, use: _Use, via: tuple[str, ...], array: Array) -> Role:
+        op, where = use.node.op_type, f"{use.node.op_type} {use.node.name!r}".replace(" ''", "")
+        through = f" through {', '.join(dict.fromkeys(via))}" if via else ""
+        if use.index in PARAMETERS.get(op, ()):
+            return Role("parameter", f"input {use.index} of {where}{through}")
+        if use.index in BUFFERS.get(op, ()):
+            return Role("buffer", f"input {use.index} of {where}{through}")
+        if op == "Gather" and use.index == 0:
+            if array.ndim >= 2:
+                return Role("parameter", f"table that {where} gathers from{through}")
+            return Role("constant", f"a list that {where} picks from{through}")
+        if op == "Concat":
+            if array.ndim >= 2 and array.size > 1 and np.ptp(array.astype(np.float32)) > 0:
+                return Role("parameter", f"learned values joined by {where}{through}")
+            return Role("constant", f"filler joined by {where}{through}")
+        if op in ARITHMETIC:
+            return self._operand(use, where, through, array)
+        return Role("constant", f"input {use.index} of {where}{through}, not a weight position")
+
+    def _operand(self, use: _Use, where: str, through: str, array: Array) -> Role:
+        others = [n for i, n in enumerate(use.node.input) if i != use.index]
+        other_ops = {use.scope.made_by[n].op_type for n in others if n in use.scope.made_by}
+        if array.size == 1:
+            after_product = use.node.op_type == "Add" and other_ops & {
+                "MatMul",
+                "Conv",
+                "ConvTranspose",
+                "Gemm",
+            }
+            if after_product and array.ndim >= 1:
+                return Role("parameter", f"bias added by {where}{through}")
+            return Role("constant", f"scalar operand of {where}{through}")
+        if looks_like_mask(array):
+            return Role("constant", f"mask applied by {where}{through}")
+        if use.node.op_type in ("Sub", "Div", "Mul") and any(n in use.scope.inputs for n in others):
+            return Role("buffer", f"normalises the model's input in {where}{through}")
+        return Role("parameter", f"operand of {where}{through}")
+
+
+def looks_like_mask(array: Array) -> bool:
+    """Whether an array holds a few values of which one is 0 and one is huge, or only 0 and 1."""
+    sample = array.reshape(-1)[:65536]
+    values = np.unique(sample.astype(np.float64))
+    if values.size > 2 or values.size == 0:
+        return False
+    huge = bool(np.any(values <= -1e4) or np.any(np.isinf(values)))
+    return huge or (values.size == 2 and values.tolist() == [0.0, 1.0])
+
+
+RoleOf = Callable[[str, Array], Role]
