@@ -1,0 +1,127 @@
+"""`onnxgrad finetune` and `onnxgrad explain`."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PIL")
+from PIL import Image
+
+from onnxgrad.importers.onnx.build import Layer, sequential
+from onnxgrad.importers.onnx.model import load
+from onnxgrad.tools.cli import main
+
+from .small_models import CNN, bars
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(sequential((*CNN, Layer("softmax")), (3, 8, 8)))
+    return path
+
+
+def photos(folder, colours, n=12):
+    rng = np.random.default_rng(0)
+    for name, colour in colours.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = np.clip(np.array(colour) + rng.normal(0, 20, (20, 16, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i:02}.png")
+
+
+RED, GREEN = (200, 40, 40), (40, 200, 40)
+
+
+def test_a_folder_of_photos(tmp_path, model, capsys):
+    photos(tmp_path / "data", {"red": RED, "green": GREEN})
+    out = tmp_path / "tuned.onnx"
+    command = ["finetune", str(model), str(tmp_path / "data"), "--out", str(out), "--lr", "0.01", "--epochs", "4"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "new head: gemm1 had 3 classes, the data has 2" in said
+    assert "validation accuracy 100.0%" in said
+    assert (tmp_path / "tuned.labels.txt").read_text() == "green\nred\n"
+    assert load(out).head().classes == 2
+
+
+def test_folders_for_training_and_validation(tmp_path, model, capsys):
+    photos(tmp_path / "data" / "train", {"red": RED, "green": GREEN})
+    photos(tmp_path / "data" / "val", {"red": RED, "green": GREEN}, n=3)
+    command = ["finetune", str(model), str(tmp_path / "data"), "--out", str(tmp_path / "t.onnx"), "--epochs", "1"]
+    assert main([*command, "--train", "conv2*", "--train", "gemm1*"]) == 0
+    assert "24 examples, validating on 6 others" in capsys.readouterr().out
+
+
+def test_arrays(tmp_path, capsys):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(sequential(CNN, (2, 8, 8)))
+    x, y = bars(60)
+    np.savez(tmp_path / "data.npz", x=x, y=y, x_val=x[:9], y_val=y[:9])
+    command = ["finetune", str(model), str(tmp_path / "data.npz"), "--out", str(tmp_path / "t.onnx"), "--lr", "0.01"]
+    assert main([*command, "--epochs", "3", "--quiet", "--checkpoint", str(tmp_path / "best.safetensors")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("3 epochs done") and "new head" not in said
+    assert (tmp_path / "best.safetensors").exists() and not (tmp_path / "t.labels.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda d: None, "No such file"),
+        (lambda d: d.mkdir(), "two or more classes"),
+        (lambda d: photos(d, {"red": RED}), "two or more classes"),
+        (lambda d: (photos(d, {"red": RED}), (d / "green").mkdir()), "no photos of green"),
+        (lambda d: (photos(d, {"a": RED, "b": RED}), (d / "a" / "x.png").write_bytes(b"?")), "x.png"),
+        (lambda d: (photos(d / "train", {"a": RED, "b": RED}), photos(d / "val", {"c": RED})), "lack: c"),
+        (lambda d: d.write_text("?"), "neither a folder nor an .npz file"),
+    ],
+)
+def test_data_that_is_none(tmp_path, model, capsys, make, said):
+    make(tmp_path / "data")
+    assert main(["finetune", str(model), str(tmp_path / "data"), "--out", str(tmp_path / "t.onnx")]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("onnxgrad: error: ") and error.count("\n") == 1
+    assert not (tmp_path / "t.onnx").exists()
+
+
+def test_npz_files_that_are_none(tmp_path, model, capsys):
+    np.savez(tmp_path / "data.npz", a=np.zeros(3))
+    assert main(["finetune", str(model), str(tmp_path / "data.npz"), "--out", str(tmp_path / "t.onnx")]) == 1
+    (tmp_path / "data.npz").write_bytes(b"PK")
+    assert main(["finetune", str(model), str(tmp_path / "data.npz"), "--out", str(tmp_path / "t.onnx")]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "arrays x and y, found a" in first and "can be read" in second
+
+
+def test_a_place_that_does_not_exist_is_found_before_training(tmp_path, model, capsys):
+    photos(tmp_path / "data", {"red": RED, "green": GREEN})
+    assert main(["finetune", str(model), str(tmp_path / "data"), "--out", str(tmp_path / "no" / "t.onnx")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "integrated-gradients", "saliency"])
+def test_explain(tmp_path, model, capsys, method):
+    Image.new("RGB", (40, 30), RED).save(tmp_path / "photo.jpg")
+    (tmp_path / "labels.txt").write_text("left\nmiddle\nright\n")
+    out = tmp_path / "why.png"
+    command = ["explain", str(model), str(tmp_path / "photo.jpg"), "--method", method, "--out", str(out)]
+    assert main([*command, "--target", "1", "--labels", str(tmp_path / "labels.txt"), "--crop"]) == 0
+    said = capsys.readouterr().out
+    assert "class 1 (middle): score" in said and f"wrote {out}" in said
+    with Image.open(out) as picture:
+        assert picture.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--target", "7"], "target 7 does not exist"),
+        (["--layer", "conv7"], "no layer or value is named 'conv7'"),
+        (["--layer", "conv1", "--method", "saliency"], "--layer is for grad-cam"),
+    ],
+)
+def test_explain_says_what_is_wrong(tmp_path, model, capsys, options, said):
+    Image.new("RGB", (8, 8), RED).save(tmp_path / "photo.png")
+    assert main(["explain", str(model), str(tmp_path / "photo.png"), "--out", str(tmp_path / "o.png"), *options]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "o.png").exists()
