@@ -106,10 +106,9 @@ def attention_weights(
     return TensorType(q.dtype, (*q.shape[:3], k.shape[2]))
 
 
-@op()
-def attention_bias(
+@op(dtype="bool")
+def hidden_keys(
     q: TensorType,
-    mask: TensorType | None = None,
     lengths: TensorType | None = None,
     starts: TensorType | None = None,
     *,
@@ -118,16 +117,11 @@ def attention_bias(
     right: int = -1,
     offset: DimLike = 0,
 ) -> TensorType:
-    """Return what `attention` adds to its scores: the mask, and minus infinity where a key is not seen.
+    """Return where the window and the lengths of `attention` let a query not see a key.
 
-    Shapes: (B, H, L, E) -> (B, H, L, keys).
+    Shapes: (B, H, L, E) -> (B, 1, L, keys).
     """
-    return TensorType(q.dtype, (*q.shape[:3], keys))
-
-
-@attention_bias.defvjp
-def _attention_bias_vjp(g: Any, y: Any, q: Any, mask: Any = None, *rest: Any, **attrs: Any) -> Entries:
-    return None, _for_mask(lambda: g, mask), *(None for _ in rest)
+    return TensorType(np.dtype(bool), (q.shape[0], 1, q.shape[2], keys))
 
 
 def grouped(x: Any, like: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from . import pointwise as pw
 from .dims import show
 from .errors import ShapeError
-from .layout import axis_of
+from .extent import axis_of
 from .op import op
 from .types import TensorType
 

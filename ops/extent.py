@@ -1,4 +1,4 @@
-"""How many elements a slice takes: the one home of slice bounds, symbolic or not."""
+"""Axes and slices of a shape: which axis a number means, how many elements a slice takes, symbolic or not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from .errors import ShapeError
 
 UNBOUNDED = 2**31 - 1
 """A slice bound of at least this size means "to the end", as exporters write it."""
+
+
+def axis_of(axis: int, rank: int, name: str) -> int:
+    """Return a non-negative axis.
+
+    Raises:
+        ShapeError: if the rank has no such axis.
+    """
+    if not -rank <= axis < rank:
+        raise ShapeError(f"{name}: axis {axis} is outside rank {rank}")
+    return axis % rank
 
 
 def _reaches(a: DimLike, b: DimLike) -> bool | None:

@@ -18,7 +18,8 @@ import numpy as np
 from .create import full_like
 from .dims import Dim, DimLike, show
 from .errors import DTypeError, OpError, ShapeError
-from .layout import axis_of, reshape, swap
+from .extent import axis_of
+from .layout import reshape, swap
 from .op import op
 from .pointwise import cast, div, equal, mul, where
 from .types import TensorType, is_integer

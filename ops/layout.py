@@ -13,27 +13,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .broadcast import sum_to
 from .create import full_like
 from .dims import Dim, DimLike, Shape, broadcast, product, show
 from .errors import DTypeError, ShapeError
-from .extent import extent
+from .extent import axis_of, extent
 from .op import op
 from .pointwise import sub, sum_to_like
 from .types import TensorType, contents_array, with_contents
 
 Entries: TypeAlias = tuple[Callable[[], Any] | None, ...]
 Pads: TypeAlias = tuple[tuple[DimLike, DimLike], ...]
-
-
-def axis_of(axis: int, rank: int, name: str) -> int:
-    """Return a non-negative axis.
-
-    Raises:
-        ShapeError: if the rank has no such axis.
-    """
-    if not -rank <= axis < rank:
-        raise ShapeError(f"{name}: axis {axis} is outside rank {rank}")
-    return axis % rank
 
 
 def open_axes(axes: Shape | None) -> bool:
@@ -304,9 +294,7 @@ def all_pads(pads: Pads, axes: tuple[int, ...] | None, rank: int) -> Pads:
 
 
 @op()
-def unpad(
-    g: TensorType, *, pads: Pads, mode: str, size: Shape, axes: tuple[int, ...] | None = None
-) -> TensorType:
+def unpad(g: TensorType, *, pads: Pads, mode: str, size: Shape, axes: tuple[int, ...] | None = None) -> TensorType:
     """Return the adjoint of a `reflect`, `edge` or `wrap` pad: every copy added to where it came from."""
     return TensorType(g.dtype, size)
 
@@ -360,8 +348,6 @@ def tile(x: TensorType, *, repeats: Shape) -> TensorType:
 @tile.defvjp
 def _tile_vjp(g: Any, y: Any, x: Any, *, repeats: Shape) -> Entries:
     def total() -> Any:
-        from .reduce import sum_to
-
         apart = tuple(d for pair in zip(repeats, x.shape, strict=True) for d in pair)
         kept = tuple(d for n in x.shape for d in (1, n))
         return reshape(sum_to(reshape(g, shape=apart), shape=kept), shape=tuple(x.shape))

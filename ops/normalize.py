@@ -19,7 +19,7 @@ from . import pointwise as pw
 from . import reduce as red
 from .dims import DimLike, show
 from .errors import ShapeError
-from .layout import axis_of
+from .extent import axis_of
 from .op import op
 from .types import TensorType
 

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .budget import check_size
 from .dims import symbols_in
 from .errors import DTypeError, KernelError, OnnxGradError, SymbolicError
 from .types import HALF, Array, DType, TensorType, ValueType, contents_array, is_integer, with_contents
@@ -135,11 +136,17 @@ class Op:
         """Return the output types, with the contents of small integer tensors where they are known.
 
         Where inference needs a rank or size that only run time knows, the result is a tensor of unknown rank.
+
+        Raises:
+            ShapeError: if a size is negative, or a result larger than `budget.BYTES`.
         """
         try:
             out = self.infer(*types, **attrs)
         except SymbolicError:
             return TensorType(self._dtype(types, attrs), None)
+        for t in out if type(out) is tuple else (out,):
+            if type(t) is TensorType and t.known_shape is not None:
+                check_size(self.name, t.known_shape, t.dtype.itemsize)
         if self.symbolic and isinstance(out, TensorType) and (is_integer(out.dtype) or out.dtype.kind == "b"):
             return self._fold(out, types, attrs)
         return out  # type: ignore[no-any-return]

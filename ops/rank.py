@@ -13,8 +13,8 @@ import numpy as np
 from .create import full_like
 from .dims import DimLike, show
 from .errors import ShapeError
+from .extent import axis_of
 from .index import scatter_elements
-from .layout import axis_of
 from .op import op
 from .types import TensorType
 

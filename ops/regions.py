@@ -9,8 +9,7 @@ Source: ONNX RoiAlign-22, MaxRoiPool-22, NonMaxSuppression-11, com.microsoft Cro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +24,6 @@ from .op import op
 from .sampling import along, as_rows, count_up, mix_rows, tap_weights, taps_at, wide
 from .types import TensorType
 
-Entries: TypeAlias = tuple[Callable[[], Any] | None, ...]
-
 INT64 = np.dtype(np.int64)
 
 BLOCK = 1 << 23
@@ -35,7 +32,9 @@ BLOCK = 1 << 23
 
 def _pooled(name: str, x: TensorType, boxes: TensorType, size: tuple[int, int]) -> TensorType:
     if x.ndim != 4 or boxes.ndim != 2:
-        raise ShapeError(f"{name}: wants images (N, C, H, W) and boxes (R, n), found {show(x.shape)}, {show(boxes.shape)}")
+        raise ShapeError(
+            f"{name}: wants images (N, C, H, W) and boxes (R, n), found {show(x.shape)}, {show(boxes.shape)}"
+        )
     return TensorType(x.dtype, (boxes.shape[0], x.shape[1], *size))
 
 
@@ -202,12 +201,12 @@ def _crop_and_resize(x: Any, boxes: Any, images: Any, *, size: tuple[int, int], 
     ends = layout.split(pw.cast(boxes, dtype=str(x.dtype)), axis=1, sizes=(1, 1, 1, 1))
     seen, parts = [], []
     for i, (n, out) in enumerate(zip(shape, size, strict=True)):
-        first, last = pw.mul(ends[i], n - 1.0), pw.mul(ends[i + 2], n - 1.0)
+        first, last = ends[i], ends[i + 2]
         if out > 1:
-            step = pw.div(pw.sub(last, first), out - 1.0)
-            p = pw.add(first, pw.mul(step, along(count_up(first, out), 1, 2)))
+            step = pw.div(pw.mul(pw.sub(last, first), n - 1.0), out - 1.0)
+            p = pw.add(pw.mul(first, n - 1.0), pw.mul(step, along(count_up(first, out), 1, 2)))
         else:
-            p = pw.mul(pw.add(first, last), 0.5)
+            p = pw.mul(pw.mul(pw.add(first, last), 0.5), n - 1.0)
         seen.append(pw.logical_and(pw.less_equal(0.0, p), pw.less_equal(p, n - 1.0)))
         p = pw.clip(p, 0.0, n - 1.0)
         if mode == "nearest":
@@ -237,11 +236,6 @@ def max_roi_places(x: TensorType, boxes: TensorType, *, size: tuple[int, int], s
     Shapes: (N, C, H, W), (R, 5) -> (R, C, P, Q).
     """
     return TensorType(INT64, _pooled("max_roi_places", x, boxes, size).shape)
-
-
-@max_roi_places.defvjp
-def _max_roi_places_vjp(g: Any, y: Any, x: Any, boxes: Any, **attrs: Any) -> Entries:
-    return None, None
 
 
 def max_roi_pool(x: Any, boxes: Any, *, size: tuple[int, int], scale: float) -> Any:
@@ -281,8 +275,3 @@ def non_max_suppression(
     if boxes.ndim != 3 or scores.ndim != 3:
         raise ShapeError(f"non_max_suppression: boxes {show(boxes.shape)}, scores {show(scores.shape)}, wanted rank 3")
     return TensorType(INT64, (Dim.fresh(), 3))
-
-
-@non_max_suppression.defvjp
-def _non_max_suppression_vjp(g: Any, y: Any, *args: Any, center: bool = False) -> Entries:
-    return tuple(None for _ in args)

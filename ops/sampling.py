@@ -93,11 +93,6 @@ def taps_at(
     return TensorType(INT64, shape), TensorType(positions.dtype, shape)
 
 
-@taps_at.defvjp
-def _taps_at_vjp(g: Any, y: Any, positions: Any, **attrs: Any) -> Entries:
-    return (None,)
-
-
 def wide(x: Any) -> Any:
     """Return float16 and bfloat16 as float32, for positions and sums that their own precision would spoil."""
     return pw.cast(x, dtype="float32") if x.dtype in HALF else x
@@ -224,7 +219,9 @@ def grid_sample(
 
 
 @grid_sample.compose
-def _grid_sample(x: Any, grid: Any, *, mode: str = "linear", padding: str = "zeros", align_corners: bool = False) -> Any:
+def _grid_sample(
+    x: Any, grid: Any, *, mode: str = "linear", padding: str = "zeros", align_corners: bool = False
+) -> Any:
     dtype = str(x.dtype)
     x = wide(x) if is_float(x.dtype) else pw.cast(x, dtype="float64")
     n, c = x.shape[:2]

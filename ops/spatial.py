@@ -12,7 +12,8 @@ import numpy as np
 
 from .conv import conv_input_grad
 from .dims import Shape, product
-from .layout import axis_of, reshape, swap, transpose
+from .extent import axis_of
+from .layout import reshape, swap, transpose
 from .op import op
 from .types import TensorType
 from .window import Window

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,53 @@ def differentiate(graph: Graph, wrt: Sequence[str], *, output: int = 0) -> Graph
             new.outputs.append(layout.identity(gradients[value]))
     new.verify()
     return drop_dead(new).graph
+
+
+def gradients(y: Value, xs: Sequence[Value], at: Mapping[Value, Value]) -> tuple[Value, ...]:
+    """Add the gradients of the sum of y by xs to the graph of y, and return them.
+
+    Args:
+        y: what is differentiated.
+        xs: what it is differentiated by, all of them keys of `at`.
+        at: values to take the gradients at, of xs and of whatever else y is computed from; what comes before them
+            takes no part.
+
+    Raises:
+        AutogradError: if y does not depend on one of xs, a node on the way has no gradient, or a value to take the
+            gradients at is of another type than what it stands for.
+    """
+    for v, given in at.items():
+        if (v.tensor_type.dtype, v.shape) != (given.tensor_type.dtype, given.shape):
+            raise AutogradError(f"{v!r} cannot take the value {given!r}: their types differ")
+    inputs = {v: Value(v.graph, v.type, v.name) if v.is_constant else v for v in at}
+    needed, nodes = {y}, []
+    for node in reversed(y.graph.nodes):
+        if any(v in needed and v not in inputs for v in node.outputs):
+            needed.update(node.inputs())
+            nodes.append(replace(node, args=tuple(_swapped(a, inputs) for a in node.args)))
+    made = {v for node in nodes for v in node.outputs}
+    others = [v for v in needed if v not in made and v not in inputs and not v.is_constant]
+    part = Graph(f"{y.name}.part", inputs=[*inputs.values(), *others], outputs=[y], nodes=nodes[::-1])
+    found = differentiate(part, [v.name for v in xs])
+    found.outputs = found.outputs[1:]
+    return _inlined(drop_dead(found).graph, y.graph, [*at.values(), *others])
+
+
+def _inlined(part: Graph, graph: Graph, values: Sequence[Value]) -> tuple[Value, ...]:
+    """Copy the nodes of one graph into another, at values for its inputs, and return its outputs there."""
+    new_of = dict(zip(part.inputs, values, strict=True))
+    for node in part.nodes:
+        copied = replace(node, args=tuple(_swapped(a, new_of) for a in node.args), source=graph.source, name="")
+        copied.outputs = tuple(
+            Value(graph, v.type, f"{part.name}/{v.name}", node=copied, index=v.index) for v in node.outputs
+        )
+        new_of.update(zip(node.outputs, copied.outputs, strict=True))
+        graph.nodes.append(copied)
+    return tuple(new_of.get(v, v) for v in part.outputs)
+
+
+def _swapped(a: Any, by: Mapping[Value, Value]) -> Any:
+    return [_swapped(v, by) for v in a] if isinstance(a, list) else by.get(a, a) if isinstance(a, Value) else a
 
 
 def _depends(graph: Graph, sources: set[Value]) -> set[Value]:

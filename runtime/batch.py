@@ -1,7 +1,7 @@
 """Whether a graph keeps the examples of a batch apart.
 
-A file that was exported with a batch of 1 may reduce, pick or sort over that axis without harm. With more examples the same
-nodes would mix them, silently; this finds such a node.
+A file that was exported with a batch of 1 may reduce, pick or sort over that axis without harm. With more examples the
+same nodes would mix them, silently; this finds such a node.
 """
 
 from __future__ import annotations

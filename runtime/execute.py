@@ -10,6 +10,7 @@ from typing import Any
 
 from ..ops import dims
 from ..ops.errors import OnnxGradError
+from ..ops.types import TensorType
 from .graph import Graph, Value
 from .plan import Bind, Plan, Slot, Step, make_plan
 
@@ -49,6 +50,8 @@ def execute(
         try:
             if step.symbolic:
                 attrs = {**attrs, **{n: dims.bind(attrs[n], bound) for n in step.symbolic}}
+                if step.doubtful:
+                    step.op.infer_types(*map(_type, args), **attrs)
             result = (step.op if interpret else step.kernel)(*args, **attrs)
         except Exception as error:
             located = _located(error, step, args)
@@ -68,6 +71,16 @@ def execute(
         for i in step.free:
             slots[i] = None
     return tuple(_fetch(r, slots) for r in plan.results), {n: _fetch(r, slots) for n, r in plan.updates}
+
+
+def _type(a: Any) -> Any:
+    """Return the type of an argument as inference wants it."""
+    if isinstance(a, list):
+        return [_type(v) for v in a]
+    array = getattr(a, "array", a)
+    if isinstance(a, Value):
+        return a.type
+    return TensorType(array.dtype, array.shape) if hasattr(array, "dtype") else a
 
 
 def _fetch(a: Any, slots: list[Any]) -> Any:

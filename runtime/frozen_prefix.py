@@ -1,7 +1,7 @@
 """The part of a model that training does not change, split off: it runs as a plan, once an example.
 
-What comes before every trained parameter is the prefix; the rest, with the loss behind it, is the tail. Frozen batch norms
-and dropouts of the prefix act as in evaluation; a dropout at its very end belongs to the tail.
+What comes before every trained parameter is the prefix; the rest, with the loss behind it, is the tail. Frozen batch
+norms and dropouts of the prefix act as in evaluation; a dropout at its very end belongs to the tail.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def split(model: Model, *, logits: bool) -> FrozenPrefix | None:
 
 def _has_rows(v: Value) -> bool:
     shape = v.tensor_type.known_shape
-    return bool(shape) and (isinstance(shape[0], Dim) or shape[0] == 1)
+    return bool(shape and (isinstance(shape[0], Dim) or shape[0] == 1))
 
 
 def _reached(graph: Graph, start: Iterable[Value]) -> set[int]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..ops import dims
-from ..ops.dims import Env, Shape
+from ..ops.dims import Shape
 from ..ops.errors import InvalidGraphError, OnnxGradError, SymbolicError
 from ..ops.op import Op
 from ..ops.random import KEY_TYPE, fold_key
@@ -297,43 +297,6 @@ class Graph:
         lines += [f"  {node!r}" for node in self.nodes]
         lines.append(f"  return {', '.join('%' + v.name for v in self.outputs)}")
         return "\n".join(lines)
-
-
-class Body:
-    """A body of control flow: a graph that is called with its inputs, then its captures.
-
-    It runs on whatever it is given: arrays compute, Tensors record, Values add nodes.
-    """
-
-    def __init__(self, graph: Graph, env: Mapping[str, int] | None = None) -> None:
-        """Wrap a finished graph; `env` binds symbols of the enclosing graph."""
-        self.graph = graph
-        self.env: Mapping[str, int] = env or {}
-
-    @property
-    def output_types(self) -> tuple[ValueType, ...]:
-        """The types of what it returns."""
-        return tuple(v.type for v in self.graph.outputs)
-
-    def free_symbols(self) -> Iterator[str]:
-        """Yield the symbols that its attributes mention."""
-        for node in self.graph.nodes:
-            for a in node.attrs.values():
-                yield from dims.symbols_in(a)
-
-    def bind(self, env: Env) -> Body:
-        """Return the body with symbols of the enclosing graph bound."""
-        return Body(self.graph, {**self.env, **env})
-
-    def __call__(self, *args: Any) -> tuple[Any, ...]:
-        """Run it, and return its outputs."""
-        from .execute import run_graph
-
-        return run_graph(self.graph, args, env=self.env)
-
-    def __repr__(self) -> str:
-        """Return `<body name>`."""
-        return f"<body {self.graph.name}>"
 
 
 class _Building(threading.local):

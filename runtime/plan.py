@@ -14,7 +14,7 @@ from ..ops import dims
 from ..ops.dims import Dim
 from ..ops.op import Op
 from ..ops.types import TensorType, nbytes
-from .graph import Body, Graph, Node, Value
+from .graph import Graph, Node, Value
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Step:
         symbolic: the attributes that mention symbols, evaluated at each call.
         free: slots to let go afterwards.
         binds: for each output, the symbols that it binds.
+        doubtful: an attribute hangs on the elements of a tensor, so that its fitness shows at run time.
     """
 
     op: Op
@@ -54,6 +55,7 @@ class Step:
     free: tuple[int, ...]
     binds: tuple[tuple[Bind, ...], ...]
     node: Node
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def make_plan(graph: Graph, *, backends: Sequence[str] = ("array",)) -> Plan:
     """Choose a kernel for every node that matters, number the slots, and find each one's last reader."""
     nodes = live_nodes(graph)
     needed = {s for node in nodes for a in node.attrs.values() for s in dims.symbols_in(a)}
+    values = (*graph.entries, *(v for node in nodes for v in node.outputs))
+    told = {b.symbol for v in values for b in _bare(v) if b.contents}
     bound: set[str] = set()
     entries = graph.entries
     slot: dict[int, int] = {id(v): i for i, v in enumerate(entries)}
@@ -130,7 +134,7 @@ def make_plan(graph: Graph, *, backends: Sequence[str] = ("array",)) -> Plan:
     for index, k in last.items():
         if index not in kept:
             free.setdefault(k, []).append(index)
-    steps = tuple(_step(node, k, slot, place, free, needed, bound, backends) for k, node in enumerate(nodes))
+    steps = tuple(_step(node, k, slot, place, free, needed, bound, told, backends) for k, node in enumerate(nodes))
     unused = tuple(i for i in range(len(entries)) if i not in last and i not in kept)
     return Plan(
         graph, steps, len(slot), entries, entry_binds, unused, tuple(place(v) for v in graph.outputs),
@@ -140,7 +144,7 @@ def make_plan(graph: Graph, *, backends: Sequence[str] = ("array",)) -> Plan:
 
 def _step(
     node: Node, k: int, slot: dict[int, int], place: Callable[[Any], Any], free: dict[int, list[int]],
-    needed: set[str], bound: set[str], backends: Sequence[str],
+    needed: set[str], bound: set[str], told: set[str], backends: Sequence[str],
 ) -> Step:  # fmt: skip
     types = [a.type if isinstance(a, Value) else a for a in node.args]
     return Step(
@@ -149,13 +153,16 @@ def _step(
         args=tuple(place(a) for a in node.args),
         attrs=node.attrs,
         symbolic=tuple(
-            n for n, a in node.attrs.items() if isinstance(a, Body) or any(True for _ in dims.symbols_in(a))
+            n for n, a in node.attrs.items() if hasattr(a, "free_symbols") or any(True for _ in dims.symbols_in(a))
         ),
         outs=tuple(slot[id(v)] for v in node.outputs),
         several=node.several,
         free=tuple(sorted(free.get(k, ()))),
         binds=tuple(tuple(_binds(v, needed, bound)) for v in node.outputs),
         node=node,
+        doubtful=any(
+            s in told for a in node.attrs.values() if not hasattr(a, "free_symbols") for s in dims.symbols_in(a)
+        ),
     )
 
 

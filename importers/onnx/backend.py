@@ -88,9 +88,7 @@ class Backend(base.Backend):
             raise InputError(f"no device {device!r}: there are 'CPU' and {device_count()} of 'CUDA:n'")
         data = model if isinstance(model, bytes) else model.SerializeToString()
         return BackendRep(
-            load_bytes(
-                data, name="model", device=device.lower(), widen_half=bool(kwargs.get("widen_half", False))
-            )
+            load_bytes(data, name="model", device=device.lower(), widen_half=bool(kwargs.get("widen_half", False)))
         )
 
     @classmethod

@@ -20,7 +20,8 @@ OPSET = 17
 IR_VERSION = 8
 
 KINDS = (
-    "conv", "batch_norm", "relu", "max_pool", "average_pool", "global_average_pool", "dropout", "flatten", "gemm", "softmax",
+    "conv", "batch_norm", "relu", "max_pool", "average_pool", "global_average_pool", "dropout", "flatten", "gemm",
+    "softmax",
 )  # fmt: skip
 
 

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...ops import control
-from ...ops.types import STRING, MapType, OptionalType, SequenceType, TensorType, ValueType, type_of
+from ...ops.types import TensorType, ValueType, type_of
 from ...runtime.execute import run_graph
 from ...runtime.graph import Graph, Value
 from .node import NodeView
 from .registry import translate
 from .tensors import to_proto
+from .types import type_proto, value_type
 
 KEPT = 64
 """How many translations of one node, for inputs of different shapes, are kept."""
@@ -80,15 +81,13 @@ def _output_types(node: NodeView, inputs: Sequence[Value | None]) -> tuple[Value
     """Return the types that the standard's inference finds, else unknown ones like the first input's."""
     from onnx import defs, helper, shape_inference
 
-    from .translate import value_type
-
     known = {n: v for n, v in zip(node.proto.input, inputs, strict=True) if n and v is not None}
     try:
         schema = defs.get_schema(node.op_type, node.since_version, node.domain)
         found = shape_inference.infer_node_outputs(
             schema,
             node.proto,
-            {n: _type_proto(v.type) for n, v in known.items()},
+            {n: type_proto(v.type) for n, v in known.items()},
             {n: to_proto(v.array, n) for n, v in known.items() if v.is_constant and v.array.size < 64},
             opset_imports=[helper.make_opsetid(node.domain, node.opset)],
         )
@@ -98,24 +97,3 @@ def _output_types(node: NodeView, inputs: Sequence[Value | None]) -> tuple[Value
     unknown = TensorType(first.dtype, None) if isinstance(first, TensorType) else first
     types = [value_type(found[o], None) if o in found else unknown for o in node.outputs]
     return tuple(t for t in types if t is not None)
-
-
-def _type_proto(t: ValueType) -> Any:
-    from onnx import helper
-
-    match t:
-        case SequenceType():
-            return helper.make_sequence_type_proto(_type_proto(t.element))
-        case OptionalType():
-            return helper.make_optional_type_proto(_type_proto(t.element))
-        case MapType():
-            return helper.make_map_type_proto(_number(t.key), _type_proto(t.value))
-    assert isinstance(t, TensorType)
-    shape = None if t.known_shape is None else [d if isinstance(d, int) else None for d in t.known_shape]
-    return helper.make_tensor_type_proto(_number(t.dtype), shape)
-
-
-def _number(dtype: Any) -> int:
-    from onnx import TensorProto, helper
-
-    return TensorProto.STRING if dtype == STRING else int(helper.np_dtype_to_tensor_dtype(dtype))

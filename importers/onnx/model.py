@@ -36,4 +36,4 @@ def load_bytes(data: bytes, *, name: str = "model", device: str = "cpu", widen_h
 
 def _model(source: OnnxSource, name: str, device: str) -> Model:
     model = Model(source.build(), name=name, source=source)
-    return model if device == "cpu" else model.to(device)  # type: ignore[return-value]
+    return model if device == "cpu" else model.to(device)

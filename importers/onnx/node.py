@@ -10,7 +10,7 @@ import numpy as np
 from ...ops.dims import Dim
 from ...ops.errors import UnsupportedAttributeError
 from ...ops.types import ValueType
-from ...runtime.graph import Body
+from ...runtime.body import Body
 
 if TYPE_CHECKING:
     import onnx
@@ -39,6 +39,7 @@ class NodeView:
         make_body: Callable[[onnx.GraphProto, str, Sequence[ValueType] | None], Body] | None = None,
         inline: Callable[[onnx.GraphProto], tuple[Any, ...]] | None = None,
         read: Callable[[onnx.TensorProto], Any] | None = None,
+        find: Callable[[str], Any] | None = None,
     ) -> None:
         """View a node; only the importer does."""
         self.proto = proto
@@ -50,7 +51,7 @@ class NodeView:
         self.name: str = proto.name or f"{proto.op_type}({next(iter(proto.output), '')})"
         self._attributes = {a.name: a for a in proto.attribute}
         self._read: set[str] = set()
-        self._make_body, self._inline, self._read_tensor = make_body, inline, read
+        self._make_body, self._inline, self._read_tensor, self._find = make_body, inline, read, find
 
     def has(self, name: str) -> bool:
         """Whether the node carries an attribute."""
@@ -107,6 +108,11 @@ class NodeView:
         """Translate a subgraph attribute that has no inputs in place, and return its outputs."""
         assert self._inline is not None
         return self._inline(self._subgraph(name))
+
+    def find(self, name: str) -> Any:
+        """Return the value of a name that is in reach of the node."""
+        assert self._find is not None
+        return self._find(name)
 
     def _subgraph(self, name: str) -> onnx.GraphProto:
         self._read.add(name)

@@ -11,13 +11,14 @@ from ...ops.dims import Dim
 from ...ops.errors import OnnxGradError, UnsupportedError
 from ...ops.types import Array, TensorType, ValueType
 from ...runtime.batch import mixing_node
-from ...runtime.graph import Graph
 from ...runtime.built import Built, ValueInfo
+from ...runtime.graph import Graph
+from ...runtime.passes.convert_values import widen_half
 from ...runtime.passes.pipelines import PORTABLE
 from ...runtime.passes.rewriting import run_passes
-from ...runtime.passes.convert_values import widen_half
 from .read import Weights
-from .translate import BATCH, Imported, Translator, value_type
+from .translate import BATCH, Imported, Translator
+from .types import value_type
 
 if TYPE_CHECKING:
     import onnx

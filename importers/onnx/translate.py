@@ -7,19 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ...ops.dims import Dim, DimLike
+from ...ops.dims import Dim
 from ...ops.errors import (
     InvalidGraphError,
     LoadError,
-    NotOnnxError,
     OnnxGradError,
     SymbolicError,
     UnsupportedOperatorError,
 )
-from ...ops.types import Array, MapType, OptionalType, SequenceType, TensorType, ValueType, is_float
-from ...runtime.graph import Body, Graph, Value
+from ...ops.types import Array, TensorType, ValueType, is_float
+from ...runtime.body import Body
+from ...runtime.graph import Graph, Value
 from ...runtime.report import Role
 from . import ops as _bindings
 from .check import sorted_nodes
@@ -27,7 +25,8 @@ from .late import postponed
 from .node import NodeView
 from .read import Weights, densify
 from .registry import BINDINGS, bound_versions, translate
-from .tensors import dtype_of
+from .schemas import check_opset, schema_function, since_version
+from .types import value_type
 from .weights import Roles
 
 if TYPE_CHECKING:
@@ -119,6 +118,7 @@ class Translator:
             LoadError: if a part of it is not understood; unsupported operators are all named at once.
         """
         opsets = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in self.model.opset_import}
+        check_opset(opsets.get("", 1), "the model")
         self._refuse_unsupported(opsets)
         scope = Scope(self.root, opsets=opsets)
         proto = self.model.graph
@@ -194,7 +194,7 @@ class Translator:
         view = NodeView(
             proto, since_version=version, opset=opset,
             make_body=lambda g, name, types: self._body(g, name, types, scope),
-            inline=lambda g: self._inlined(g, scope), read=self.weights.read,
+            inline=lambda g: self._inlined(g, scope), read=self.weights.read, find=scope.find,
         )  # fmt: skip
         view.name, view.batch = scope.prefix + view.name, self.batch
         graph = scope.graph
@@ -373,74 +373,9 @@ def _at(view: NodeView, error: OnnxGradError) -> OnnxGradError:
     return located
 
 
-def since_version(domain: str, op_type: str, opset: int) -> int:
-    """Return the version that introduced the operator as this opset has it; 1 where no schema is known."""
-    from onnx import defs
-
-    try:
-        return int(defs.get_schema(op_type, opset, domain).since_version)
-    except defs.SchemaError:
-        newest = defs.onnx_opset_version()
-        if domain == "" and opset > newest:
-            return since_version(domain, op_type, newest)
-        return 1
-
-
-def schema_function(domain: str, proto: onnx.NodeProto, opset: int) -> onnx.FunctionProto | None:
-    """Return the body that the standard gives an operator, if it gives one."""
-    import onnx
-    from onnx import defs
-
-    try:
-        schema = defs.get_schema(proto.op_type, opset, domain)
-    except defs.SchemaError:
-        return None
-    if not schema.has_function:  # type: ignore[attr-defined]  # missing from onnx's stubs
-        return None
-    function = onnx.FunctionProto()
-    function.CopyFrom(schema.function_body)
-    return function
-
-
 def _value_tensor(proto: onnx.NodeProto) -> onnx.TensorProto | None:
     for a in proto.attribute:
         if a.name == "value" and a.HasField("t"):
             found: onnx.TensorProto = a.t
             return found
     return None
-
-
-def value_type(type_: onnx.TypeProto, name: str | None) -> ValueType:
-    """Return the type that a file declares; sizes that it leaves out become fresh symbols.
-
-    Raises:
-        NotOnnxError: if it declares none, or one that has no values here.
-    """
-    kind = type_.WhichOneof("value")
-    if kind in ("tensor_type", "sparse_tensor_type"):
-        t = getattr(type_, kind)
-        if not t.elem_type:
-            return TensorType(np.dtype(np.float32), None)
-        shape: tuple[DimLike, ...] | None = None
-        if t.HasField("shape"):
-            shape = tuple(_dim(d) for d in t.shape.dim)
-        return TensorType(dtype_of(t.elem_type), shape)
-    if kind == "sequence_type":
-        return SequenceType(value_type(type_.sequence_type.elem_type, name))
-    if kind == "optional_type":
-        return OptionalType(value_type(type_.optional_type.elem_type, name))
-    if kind == "map_type":
-        return MapType(dtype_of(type_.map_type.key_type), value_type(type_.map_type.value_type, name))
-    if kind is None and name is None:
-        return TensorType(np.dtype(np.float32), None)
-    raise NotOnnxError(f"input {name!r} has no type that values can have ({kind})")
-
-
-def _dim(d: Any) -> DimLike:
-    if d.HasField("dim_value") and d.dim_value > 0:
-        return int(d.dim_value)
-    if d.HasField("dim_value") and d.dim_value == 0:
-        return 0
-    if d.dim_param:
-        return Dim.symbol(d.dim_param)
-    return Dim.fresh()

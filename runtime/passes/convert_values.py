@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...ops.types import HALF, Array, DType, OptionalType, SequenceType, TensorType, ValueType
-from ..graph import Body, Graph, Value
+from ..body import Body
+from ..graph import Graph, Value
 from .rewriting import PassResult, rebuild
 
 WIDEN: Mapping[DType, DType] = {half: np.dtype(np.float32) for half in HALF}

@@ -13,6 +13,7 @@ from ...ops import dropout, normalize
 from ..graph import Graph, Node, Value
 from .rewriting import PassResult, rebuild
 
+
 def enter_training(graph: Graph) -> PassResult:
     """Return the graph as it runs in training."""
     changed = 0

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...ops.errors import AutogradError, SymbolicError
 from ...ops.types import TensorType
-from ..graph import Body, Graph, Node
+from ..body import Body
+from ..graph import Graph, Node
 from .rewriting import PassResult, rebuild
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ...ops.errors import InvalidGraphError
-from ..graph import Body, Graph, Node, Value
+from ..body import Body
+from ..graph import Graph, Node, Value
 
 
 @dataclass(frozen=True)

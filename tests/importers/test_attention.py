@@ -104,7 +104,9 @@ def test_three_dimensions_want_heads():
 
 def test_gradients_reach_every_float_input():
     args = [*qkv(shared=2), f32(5, 9), f32(2, 2, 3, 8), f32(2, 2, 3, 6)]
-    model = load_bytes(one_node_model("Attention", args, opset=23, n_out=4, qk_matmul_output_mode=2).SerializeToString())
+    model = load_bytes(
+        one_node_model("Attention", args, opset=23, n_out=4, qk_matmul_output_mode=2).SerializeToString()
+    )
     tensors = [Tensor(a, requires_grad=True) for a in args]
     y, _, _, scores = model(*tensors)
     for g, t in zip(tape.grad(y.sum() + scores.sum(), tensors), tensors, strict=True):

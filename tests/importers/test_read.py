@@ -195,6 +195,14 @@ def test_bad_graph(name: str) -> None:
         load_bytes(m.SerializeToString())
 
 
+@pytest.mark.parametrize("opset", [0, 999])
+def test_unknown_operator_set(opset: int) -> None:
+    m = model([NODE("Relu", ["x"], ["y"])], {"x": ["N", 2]}, {"y": ["N", 2]})
+    m.opset_import[0].version = opset
+    with pytest.raises(UnsupportedOperatorError, match=f"operator set {opset} of ai.onnx; known are 1 to"):
+        load_bytes(m.SerializeToString())
+
+
 def test_all_unsupported_operators_are_named_at_once() -> None:
     m = model(
         [NODE("Frob", ["x"], ["a"], "one"), NODE("Frob", ["a"], ["b"], "two"), NODE("Quux", ["b"], ["y"], "three")],

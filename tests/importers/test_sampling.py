@@ -33,7 +33,9 @@ def test_grid_sample(opset, which, padding, corners):
     agree("GridSample", [f32(2, 3, 5, 6), f32(2, 4, 7, 2, spread=1.6)], opset=opset, **how)
 
 
-@pytest.mark.parametrize(("mode", "padding", "corners"), list(itertools.product(("linear", "nearest"), PADDINGS, (0, 1))))
+@pytest.mark.parametrize(
+    ("mode", "padding", "corners"), list(itertools.product(("linear", "nearest"), PADDINGS, (0, 1)))
+)
 def test_grid_sample_of_volumes(mode, padding, corners):
     how = {"mode": mode, "padding_mode": padding, "align_corners": corners}
     agree("GridSample", [f32(2, 2, 3, 5, 4), f32(2, 3, 4, 2, 3, spread=1.6)], opset=22, **how)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime.graph import Body, Graph
+from onnxgrad.runtime.body import Body
+from onnxgrad.runtime.graph import Graph
 
 
 def body(f: Callable[..., Any], *inputs: Sequence[Any]) -> Body:

@@ -147,7 +147,7 @@ def test_a_body_inside_a_body_captures_through_it():
                 ("w", tensor(N)),
             )
         )
-        from onnxgrad.runtime.graph import Body
+        from onnxgrad.runtime.body import Body
 
         middle = graph.body("middle")
         with middle.building():

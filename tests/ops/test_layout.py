@@ -13,8 +13,8 @@ from onnxgrad.ops.errors import DTypeError, ShapeError, SymbolicError
 from onnxgrad.ops.extent import UNBOUNDED, extent
 from onnxgrad.ops.types import TensorType, type_of
 from onnxgrad.ops.window import Window
-from onnxgrad.runtime.execute import run_graph
 from onnxgrad.runtime.contents import dims_of
+from onnxgrad.runtime.execute import run_graph
 from onnxgrad.runtime.graph import Graph
 from onnxgrad.runtime.tensor import Tensor
 

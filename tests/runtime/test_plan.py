@@ -15,14 +15,14 @@ from onnxgrad.ops.errors import InvalidGraphError, OnnxGradError
 from onnxgrad.ops.types import TensorType
 from onnxgrad.ops.window import Window
 from onnxgrad.runtime.autodiff import differentiate
-from onnxgrad.runtime.execute import execute, plan_of, run_graph
 from onnxgrad.runtime.contents import dims_of
+from onnxgrad.runtime.execute import execute, plan_of, run_graph
 from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.passes.convert_values import widen_half
 from onnxgrad.runtime.passes.drop_dead import drop_dead
 from onnxgrad.runtime.passes.fold_constants import fold_constants
 from onnxgrad.runtime.passes.infer_shapes import infer_shapes
 from onnxgrad.runtime.passes.rewriting import PassResult, run_passes
-from onnxgrad.runtime.passes.convert_values import widen_half
 from onnxgrad.runtime.tape import grad
 from onnxgrad.runtime.tensor import Tensor
 

@@ -185,7 +185,6 @@ def test_on_epoch_may_stop():
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_best():
     model, seen = cnn(), {}
-    x, y = DATA
 
     def loss(out, target):
         steps[0] += 1
@@ -201,7 +200,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best():
     assert result.best_epoch == len(result.history) - 1 == 1
     assert same(seen[1], state_of(model))
     assert settings_of(model) == before
-    assert np.isfinite(model(x).detach().numpy()).all()
+    assert np.isfinite(model(DATA[0]).detach().numpy()).all()
 
 
 def test_a_learning_rate_that_is_far_too_high():

@@ -12,8 +12,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="load, run, finetune, explain and save a model that ships with the package",
-        description="Run a pretrained model on real handwritten digits, finetune it for a shifted domain, explain an answer, "
-        "save it and load it again.",
+        description="Run a pretrained model on real handwritten digits, finetune it for a shifted domain, explain an "
+        "answer, save it and load it again.",
     )
     parser.add_argument(
         "--out",

@@ -29,8 +29,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "finetune",
         help="train a model on your own examples",
-        description="Train a model on your own examples and write it back as .onnx. If your data has another number of classes "
-        "than the model, its head is replaced.",
+        description="Train a model on your own examples and write it back as .onnx. If your data has another number "
+        "of classes than the model, its head is replaced.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -50,7 +50,8 @@ def add_parser(subparsers: Any) -> None:
         "--train",
         metavar="WHAT",
         action="append",
-        help="all, head, or a pattern of parameter or layer names; may be repeated (default: head if it was replaced, else all)",
+        help="all, head, or a pattern of parameter or layer names; may be repeated (default: head if it was "
+        "replaced, else all)",
     )
     parser.add_argument(
         "--freeze", metavar="PATTERN", action="append", default=[], help="what not to train; may be repeated"

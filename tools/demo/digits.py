@@ -32,6 +32,6 @@ def load_digits() -> tuple[Digits, Digits]:
 
 
 def shifted(digits: Digits) -> Digits:
-    """Return the digits in another domain, made and not found: light on dark became dark on light, turned by 90 degrees."""
+    """Return the digits in another domain, made and not found: dark on light, and turned by 90 degrees."""
     turned = np.rot90(1 - digits.images, axes=(2, 3))
     return Digits(np.ascontiguousarray(turned), digits.labels)

@@ -1,6 +1,7 @@
-"""Make `digits.npz` from scikit-learn's copy of the UCI digits: `python -m onnxgrad.tools.demo.make_digits digits.csv.gz`.
+"""Make `digits.npz` from scikit-learn's copy of the UCI digits.
 
-The argument is scikit-learn's file `sklearn/datasets/data/digits.csv.gz`: 64 pixels and the class, a row a digit.
+`python -m onnxgrad.tools.demo.make_digits digits.csv.gz`; the argument is scikit-learn's file
+`sklearn/datasets/data/digits.csv.gz`: 64 pixels and the class, a row a digit.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ class Explanation:
         """Return one example's explanation as a picture of the image's height and width, from 0 (nothing) to 1.
 
         Grad-CAM is brought to the image's size bilinearly; the other methods' channels are joined: the largest for
-        saliency, the sum for integrated gradients. 1 is the 99th percentile, so that single pixels do not hide the rest.
+        saliency, the sum for integrated gradients; their 1 is the 99th percentile, so that single pixels do not hide
+        the rest.
 
         Args:
             index: which example.
@@ -130,7 +131,7 @@ class Explanation:
         return picture.of_pixels(pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1])  # type: ignore[no-any-return]
 
     def _blur(self) -> float:
-        """Return the standard deviation in pixels that a picture is smoothed by: 1% of a large image, nothing of a tiny one."""
+        """Return the standard deviation in pixels that a picture is smoothed by: 1% of the image, 0 for tiny ones."""
         height, width, _ = self._image_axes()
         return 0.0 if self.layer is not None or min(height, width) < 64 else min(height, width) / 100
 

@@ -44,7 +44,8 @@ def grad_cam(
         output_index: which output, of several.
 
     Returns:
-        An explanation whose values have the positions of the layer, (N, 1, *S); `heatmap()` brings them to the image's size.
+        An explanation whose values have the positions of the layer, (N, 1, *S); `heatmap()` brings them to the
+        image's size.
 
     Raises:
         InputError: if there is no such layer or target, or the layer has no positions.

@@ -84,8 +84,8 @@ def integrated_gradients(
     values = total * on_host(way)
     delta = values.reshape(n, -1).sum(axis=1) - (ends[1] - ends[0])
     return Explanation(
-        values.astype(data.dtype), tuple(targets), ends[1].astype(data.dtype), "integrated gradients", on_host(scores.x),
-        delta=delta.astype(data.dtype),
+        values.astype(data.dtype), tuple(targets), ends[1].astype(data.dtype), "integrated gradients",
+        on_host(scores.x), delta=delta.astype(data.dtype),
     )  # fmt: skip
 
 
@@ -113,9 +113,9 @@ def path(method: str, steps: int) -> tuple[Array, Array]:
 def _baseline(baseline: Any, data: Array) -> Array:
     xp = namespace(data)
     if baseline is None:
-        return xp.zeros_like(data)  # type: ignore[no-any-return]
+        return xp.zeros_like(data)
     start = xp.asarray(getattr(baseline, "array", baseline), data.dtype)
     try:
-        return xp.ascontiguousarray(xp.broadcast_to(start, data.shape))  # type: ignore[no-any-return]
+        return xp.ascontiguousarray(xp.broadcast_to(start, data.shape))
     except ValueError:
         raise InputError(f"the baseline has shape {start.shape}, the input {data.shape}") from None

@@ -95,7 +95,7 @@ def save(path: str | os.PathLike[str], heat: Array, image: Image.Image, title: s
 
     bar = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=axes, fraction=0.02, pad=0.015, aspect=28)
     bar.set_ticks([0, 1], labels=["0", "1"])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8, labelcolor="0.35")
     figure.suptitle(title, fontsize=12)
     if note:

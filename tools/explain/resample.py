@@ -1,4 +1,4 @@
-"""Resampling of heat maps: bilinear, as PyTorch's `interpolate(mode="bilinear", align_corners=False)` does it, and blurring."""
+"""Heat maps resized bilinearly, as by PyTorch's `interpolate(mode="bilinear", align_corners=False)`, and blurred."""
 
 from __future__ import annotations
 

@@ -100,12 +100,12 @@ class Scores:
             if not scores.requires_grad:
                 return namespace(x).zeros_like(x)
             (g,) = grad(scores, leaf, grad_outputs=Tensor(one_hot(scores.array, targets)), materialize_grads=True)
-        return g.array  # type: ignore[no-any-return]
+        return g.array
 
     def layer_gradient(
         self, layer: str, examples: Array, targets: Sequence[Any]
     ) -> tuple[Array, Array, Array, list[Index]]:
-        """Return a layer's output, the gradient of the target scores by it, all scores, and the targets of these rows."""
+        """Return a layer's output, the gradient of the target scores by it, all scores, and the targets."""
         model = self.model
         if not isinstance(model, Model):
             raise InputError(f"a layer inside needs a model from og.load, found {type(model).__name__}")

@@ -117,8 +117,9 @@ def as_examples(data: Any) -> Examples:
     """Return data as examples.
 
     Args:
-        data: a pair `(x, y)` of arrays, a data set with `len` and `[i]`, a `DataLoader`, or a list or iterable of batches
-            `(x, y)`. `x` is an array, a tuple of them in the order of the model's inputs, or a dict by their names.
+        data: a pair `(x, y)` of arrays, a data set with `len` and `[i]`, a `DataLoader`, or a list or iterable of
+            batches `(x, y)`. `x` is an array, a tuple of them in the order of the model's inputs, or a dict by
+            their names.
 
     Raises:
         InputError: if it is none of these.

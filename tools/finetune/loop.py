@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +15,19 @@ from ...ops.errors import InputError, NonFiniteLossError, TrainingError
 from ...ops.op import namespace
 from ...ops.types import Array
 from ...runtime import optim
-from ...runtime.device import to_device
-from ...runtime.frozen_prefix import FrozenPrefix, split
 from ...runtime.grad_mode import no_grad
-from ...runtime.model import Model
 from ...runtime.module import Module
 from ...runtime.weights_file import save_weights
-from .examples import Batch, Examples, Inputs, arrays_of, as_examples, call, divide, mapped
+from .examples import Examples, Inputs, as_examples, divide
+from .network import CACHE_BYTES, Network
 from .objective import Objective, finite
+from .progress import Progress, Tally
 from .result import FinetuneResult
 from .scopes import kept_mode, only, seeded
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .progress import Terminal
-
-CACHE_BYTES = 1 << 30
-"""What the frozen layers make of all examples is kept if it fits into this."""
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "adamw": lambda ps, lr, decay: optim.AdamW(ps, lr=lr, weight_decay=decay),
@@ -72,12 +67,12 @@ def finetune(
 
     Args:
         model: what to train, in place.
-        data: a pair `(x, y)` of arrays, a data set, a `DataLoader`, or an iterable of batches `(x, y)`; `y` holds classes as
-            integers, or floats.
+        data: a pair `(x, y)` of arrays, a data set, a `DataLoader`, or an iterable of batches `(x, y)`; `y` holds
+            classes as integers, or floats.
         val_data: validation data, in any of these forms.
         val_split: the part of `data` that is kept for validation where `val_data` is not given; 0 for none.
-        loss: `auto` (cross-entropy for classes, mean squares for floats), a name, or a function of output and targets; see
-            `objective.Objective`.
+        loss: `auto` (cross-entropy for classes, mean squares for floats), a name, or a function of output and targets;
+            see `objective.Objective`.
         optimizer: `adamw`, `adam`, `sgd` (with momentum 0.9), or a function from the parameters to an optimizer.
         lr: learning rate.
         weight_decay: of the named optimizers.
@@ -90,8 +85,8 @@ def finetune(
         patience: stop after this many epochs without a better validation loss.
         augment: changes the first input of training batches: called with it and a generator.
         seed: of the split, the order, and dropout; None draws anew.
-        best_checkpoint: end with the weights of the best epoch (by validation loss, or training loss without validation)
-            rather than the last.
+        best_checkpoint: end with the weights of the best epoch (by validation loss, or training loss without
+            validation) rather than the last.
         checkpoint_path: where to keep the best weights meanwhile, as safetensors.
         on_epoch: called with each epoch's record; returning True ends the training.
         progress: show it if stderr is a terminal; or the console to show it on.
@@ -99,8 +94,8 @@ def finetune(
     Raises:
         InputError: if data and model do not fit.
         TrainingError: if nothing is there to train.
-        NonFiniteLossError: if the loss becomes NaN or infinite; the model then has the best weights so far, and the error's
-            `result` is the result so far.
+        NonFiniteLossError: if the loss becomes NaN or infinite; the model then has the best weights so far, and the
+            error's `result` is the result so far.
     """
     _positive(epochs=epochs, batch_size=batch_size, lr=lr)
     if schedule not in ("constant", "cosine"):
@@ -109,14 +104,13 @@ def finetune(
     held = None if val_data is None else as_examples(val_data)
     if held is None:
         examples, held = divide(examples, val_split, 0 if seed is None else seed)
-    terminal = _terminal(progress, epochs)
+    observer = _observer(progress, epochs)
     with ExitStack() as stack:
         stack.enter_context(kept_mode(model))
         stack.enter_context(only(model, train, freeze))
         stack.enter_context(seeded(seed))
-        if terminal is not None:
-            stack.enter_context(terminal.shown())
-        loop = _Loop(model, examples, held, loss, batch_size, terminal, augment)
+        stack.enter_context(observer.shown())
+        loop = _Loop(model, examples, held, loss, batch_size, observer, augment)
         loop.rng = np.random.default_rng(seed)
         loop.lr, loop.cosine, loop.clip_norm = lr, schedule == "cosine", clip_norm
         loop.checkpoint_path = checkpoint_path
@@ -155,18 +149,15 @@ class _Loop:
         held: Examples | None,
         loss: str | Callable[..., Any],
         batch_size: int,
-        terminal: Terminal | None = None,
+        progress: Progress | None = None,
         augment: Callable[[Any, np.random.Generator], Any] | None = None,
     ) -> None:
         self.model, self.examples, self.held = model, examples, held
-        self.batch_size, self.terminal, self.augment = batch_size, terminal, augment
-        x, y = next(iter(examples.batches(2)))
+        self.batch_size, self.progress, self.augment = batch_size, progress or Progress(), augment
+        _, y = next(iter(examples.batches(2)))
         self.objective = Objective(loss, y)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.device = next((p.device for p in model.parameters()), "cpu")
-        self.one_by_one = False
-        self.prefix: FrozenPrefix | None = None
-        self.cached = False
+        self.network = Network(model, self.objective)
         self.rng = np.random.default_rng(0)
         self.optimizer: Any = None
         self.lr, self.cosine, self.done, self.planned = 1e-3, False, 0, 0
@@ -183,9 +174,8 @@ class _Loop:
         result.reason = f"{epochs} epochs done"
         self._remember()
         try:
-            self._split()
-            if self.terminal is not None:
-                self.terminal.head(accuracy=self.objective.classes, validation=self.held is not None)
+            self._keep_features()
+            self.progress.head(accuracy=self.objective.classes, validation=self.held is not None)
             self.planned = epochs * (self.examples.count(self.batch_size) or 0)
             before: dict[str, Any] = {"epoch": 0, "lr": self.lr, "seconds": 0.0}
             if self.held is not None:
@@ -221,111 +211,29 @@ class _Loop:
             result.best_epoch = result.history[-1]["epoch"]
         return result
 
-    def _split(self) -> None:
-        """Split off the frozen layers, and replace the examples by what they make of them."""
-        if not isinstance(self.model, Model):
+    def _keep_features(self) -> None:
+        """Compute the frozen layers once, and go on with what they make of the examples, where that is possible."""
+        sets = [e for e in (self.examples, self.held) if e is not None]
+        if not self.network.split_off(self.examples) or self.augment is not None or not all(map(len, sets)):
             return
-        prefix = split(self.model, logits=self.objective.logits)
-        if prefix is None:
+        if sum(map(self.network.kept_bytes, sets)) > CACHE_BYTES:
             return
-        x, _ = next(iter(self.examples.batches(1)))
-        try:
-            self.model.eval()
-            with no_grad():
-                ours, whole = prefix(*call(prefix.features, x)), self._whole(x)
-        except InputError:
-            raise
-        except Exception:  # sizes that only the frozen layers know; the model runs as a whole
-            return
-        pairs = zip(_listed(ours), _listed(whole), strict=True)
-        if not all(a.shape == b.shape and np.array_equal(_host(a), _host(b), equal_nan=True) for a, b in pairs):
-            return
-        self.prefix = prefix
-        if (
-            not prefix.per_example
-            or self.augment is not None
-            or not len(self.examples)
-            or (self.held is not None and not len(self.held))
-        ):
-            return
-        size = sum(f.nbytes for f in call(prefix.features, x)) * (len(self.examples) + len(self.held or ()))
-        if size > CACHE_BYTES:
-            return
-        self.examples = self._featured(self.examples)
-        self.held = None if self.held is None else self._featured(self.held)
-        self.cached = True
-
-    def _featured(self, examples: Examples) -> Examples:
-        """Return the examples as what the frozen layers make of them."""
-        assert self.prefix is not None
-        self._begin("frozen layers", examples.count(self.batch_size))
-        columns: list[list[Any]] = [[] for _ in self.prefix.boundary]
-        targets = []
-        for x, y in examples.batches(self.batch_size):
-            for column, feature in zip(columns, self._features(x, len(y)), strict=True):
-                column.append(feature)
-            targets.append(y)
-            self._step()
-        joined = tuple(namespace(c[0]).concatenate(c) for c in columns)
-        return Examples(joined, np.concatenate([_host(t) for t in targets]))
-
-    def _features(self, x: Inputs, n: int) -> list[Any]:
-        """Return the features of a batch; one example at a time where the model takes no more."""
-        assert self.prefix is not None
-        if not self.one_by_one:
-            try:
-                return list(call(self.prefix.features, x))
-            except InputError:
-                if n == 1:
-                    raise
-                self.one_by_one = True
-        parts = [call(self.prefix.features, _row(x, i)) for i in range(n)]
-        return [namespace(c[0]).concatenate(c) for c in zip(*parts, strict=True)]
-
-    def _whole(self, x: Inputs) -> Any:
-        model = self.model
-        if self.objective.logits and isinstance(model, Model):
-            return call(model.logits, x)
-        return call(model, x)
-
-    def _forward(self, x: Inputs) -> Any:
-        if self.prefix is None:
-            return self._whole(x)
-        return self.prefix(*(x if self.cached else self._features(x, len(arrays_of(x)[0]))))
-
-    def _parts(self, batch: Batch) -> Iterator[tuple[Any, Any, Array, float]]:
-        """Yield output, loss, targets and weight of a batch: at once, or of each example where the model takes one."""
-        x, y = batch
-        if self.device != "cpu":
-            x, y = mapped(x, lambda a: to_device(a, self.device)), to_device(y, self.device)
-        if not self.one_by_one:
-            try:
-                out = self._forward(x)
-                found = self.objective(out, y)
-            except InputError:
-                if len(y) == 1:
-                    raise
-            else:
-                yield out, found, y, 1.0
-                return
-        for i in range(len(y)):
-            out = self._forward(_row(x, i))
-            found = self.objective(out, y[i : i + 1])
-            self.one_by_one = True
-            yield out, found, y[i : i + 1], 1 / len(y)
+        self.examples, *rest = [self.network.featured(e, self.batch_size, self.progress) for e in sets]
+        self.held = rest[0] if rest else None
+        self.network.cached = True
 
     def _epoch(self, name: str) -> dict[str, Any]:
         self.model.train()
-        self._begin(name, self.examples.count(self.batch_size))
-        tally = _Tally()
+        self.progress.begin(name, self.examples.count(self.batch_size))
+        tally = Tally()
         for x, y in self.examples.batches(self.batch_size, self.rng):
             self.optimizer.zero_grad()
-            for out, loss, targets, weight in self._parts((self._augmented(x), y)):
+            for out, loss, targets, weight in self.network.parts((self._augmented(x), y)):
                 value = loss.item()
                 if not finite(value):
                     raise NonFiniteLossError(
-                        f"the loss became {value} in {name} (learning rate {self._rate():g}): the best weights so far are "
-                        "kept; try a smaller lr or clip_norm=1"
+                        f"the loss became {value} in {name} (learning rate {self._rate():g}): the best weights so far "
+                        "are kept; try a smaller lr or clip_norm=1"
                     )
                 loss.backward(namespace(loss.array).full(loss.shape, weight, loss.dtype))
                 tally.add(value, targets, self.objective.correct(out, targets) if self.objective.classes else None)
@@ -336,7 +244,7 @@ class _Loop:
                     group["lr"] = self.lr * 0.5 * (1 + math.cos(math.pi * self.done / self.planned))
             self.optimizer.step()
             self.done += 1
-            self._step(tally)
+            self.progress.step(tally)
         self.optimizer.zero_grad()
         return tally.record()
 
@@ -363,10 +271,10 @@ class _Loop:
 
     def _measured(self, examples: Examples, name: str) -> dict[str, Any]:
         self.model.eval()
-        tally = _Tally()
+        tally = Tally()
         with no_grad():
             for batch in examples.batches(self.batch_size):
-                for out, loss, targets, _ in self._parts(batch):
+                for out, loss, targets, _ in self.network.parts(batch):
                     right = self.objective.correct(out, targets) if self.objective.classes else None
                     tally.add(loss.item(), targets, right)
         return {**tally.record(), "examples": tally.examples}
@@ -381,8 +289,8 @@ class _Loop:
             if self.checkpoint_path is not None:
                 state = {n: t.array for n, t in (*self.model.named_parameters(), *self.model.named_buffers())}
                 save_weights(state, self.checkpoint_path, {"epoch": str(record["epoch"]), "loss": repr(watched)})
-        if self.terminal is not None and (record["epoch"] or self.held is not None):
-            self.terminal.done(record, best and record["epoch"] > 0)
+        if record["epoch"] or self.held is not None:
+            self.progress.done(record, best and record["epoch"] > 0)
 
     def _remember(self) -> None:
         changing = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
@@ -397,51 +305,17 @@ class _Loop:
         groups = getattr(self.optimizer, "param_groups", None)
         return float(groups[0]["lr"]) if groups else self.lr
 
-    def _begin(self, name: str, steps: int | None) -> None:
-        if self.terminal is not None:
-            self.terminal.begin(name, steps)
 
-    def _step(self, tally: _Tally | None = None) -> None:
-        if self.terminal is not None:
-            self.terminal.step("" if tally is None else tally.text())
-
-
-class _Tally:
-    """Sums over batches."""
-
-    def __init__(self) -> None:
-        self.loss, self.examples, self.right, self.answers = 0.0, 0, 0, 0
-
-    def add(self, loss: float, targets: Array, right: int | None) -> None:
-        self.loss += loss * len(targets)
-        self.examples += len(targets)
-        if right is not None:
-            self.right += right
-            self.answers += targets.size
-
-    def record(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"loss": self.loss / max(1, self.examples)}
-        if self.answers:
-            found["accuracy"] = self.right / self.answers
-        return found
-
-    def text(self) -> str:
-        from .progress import describe
-
-        found = self.record()
-        return describe(found["loss"], found.get("accuracy"))
-
-
-def _terminal(progress: bool | Console, epochs: int) -> Terminal | None:
+def _observer(progress: bool | Console, epochs: int) -> Progress:
     if progress is False:
-        return None
+        return Progress()
     from rich.console import Console
 
-    from .progress import Terminal
+    from .terminal import Terminal
 
     if progress is True:
         console = Console(stderr=True)
-        return Terminal(console, epochs) if console.is_terminal else None
+        return Terminal(console, epochs) if console.is_terminal else Progress()
     return Terminal(progress, epochs)
 
 
@@ -460,15 +334,3 @@ def _clip(parameters: Sequence[Any], limit: float) -> None:
         for p in parameters:
             if p.grad is not None:
                 p.grad.data = p.grad.array * np.asarray(limit / total, p.grad.dtype)
-
-
-def _row(x: Inputs, i: int) -> Inputs:
-    return mapped(x, lambda a: a[i : i + 1])
-
-
-def _listed(out: Any) -> list[Any]:
-    return [t.array for t in (out if isinstance(out, tuple) else (out,))]
-
-
-def _host(array: Any) -> Array:
-    return array.get() if hasattr(array, "get") else np.asarray(array)

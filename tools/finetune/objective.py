@@ -26,8 +26,9 @@ class Objective:
     """A loss, and what it is a loss of.
 
     Args:
-        loss: a name in `NAMED`; `auto`, which is `cross_entropy` for integer targets and `mse` for floats; or a function of
-            the model's output and the targets. `cross_entropy` sees what comes before a final softmax, all others the output.
+        loss: a name in `NAMED`; `auto`, which is `cross_entropy` for integer targets and `mse` for floats; or a
+            function of the model's output and the targets. `cross_entropy` sees what comes before a final softmax,
+            all others the output.
         targets: some targets.
 
     Raises:

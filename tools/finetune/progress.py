@@ -1,4 +1,4 @@
-"""Progress of a finetuning on a terminal: a bar for the epoch that runs, a line for each that is done."""
+"""What an observer of a finetuning is told, and sums over batches."""
 
 from __future__ import annotations
 
@@ -6,74 +6,48 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from ...ops.types import Array
 
 
-class Terminal:
-    """Shows progress on a console; the bar only where it is a terminal.
-
-    Args:
-        console: where to.
-        epochs: how many were asked for.
-    """
-
-    def __init__(self, console: Console, epochs: int) -> None:
-        self.console, self.epochs = console, epochs
-        self.accuracy = self.validation = False
-        self.bar = Progress(
-            TextColumn("  [bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task: TaskID | None = None
+class Progress:
+    """An observer who does not care; `terminal.Terminal` is one who shows it."""
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Show the bar meanwhile."""
-        with self.bar:
-            yield
+        """Show it meanwhile."""
+        yield
+
+    def head(self, *, accuracy: bool, validation: bool) -> None:
+        """Begin to train, with this measured."""
 
     def begin(self, what: str, steps: int | None) -> None:
         """Begin something of so many steps."""
-        if self.task is not None:
-            self.bar.remove_task(self.task)
-        self.task = self.bar.add_task(what, total=steps, note="")
 
-    def step(self, note: str = "") -> None:
-        """Say that a step is done."""
-        if self.task is not None:
-            self.bar.update(self.task, advance=1, note=note)
-
-    def head(self, *, accuracy: bool, validation: bool) -> None:
-        """Print the names of the columns."""
-        self.accuracy, self.validation = accuracy, validation
-        names = ["loss", *(["accuracy"] if accuracy else [])]
-        names += [f"val {n}" for n in names] if validation else []
-        self._line("epoch", [f"{n:>14}" for n in [*names, "time"]], "dim")
+    def step(self, tally: Tally | None = None) -> None:
+        """Finish a step; so far it does like this."""
 
     def done(self, record: dict[str, Any], best: bool) -> None:
-        """Print the line of an epoch."""
-        cells = []
-        for prefix in ("", "val_") if self.validation else ("",):
-            loss, accuracy = record.get(f"{prefix}loss"), record.get(f"{prefix}accuracy")
-            cells.append(f"{'' if loss is None else f'{loss:.4f}':>14}")
-            if self.accuracy:
-                cells.append(f"{'' if accuracy is None else f'{accuracy:.1%}':>14}")
-        cells.append(f"{record['seconds']:>9.1f} s")
-        self._line(f"{record['epoch']}/{self.epochs}" if record["epoch"] else "before", cells, "", best)
-
-    def _line(self, first: str, cells: list[str], style: str, best: bool = False) -> None:
-        mark = "  [green]best[/]" if best else ""
-        text = f"  {first:>7}{''.join(cells)}"
-        self.console.print((f"[{style}]{text}[/]" if style else text) + mark, highlight=False, soft_wrap=True)
+        """Finish an epoch."""
 
 
-def describe(loss: float, accuracy: float | None) -> str:
-    """Return how a running epoch does."""
-    return f"loss {loss:.4f}" + (f"  accuracy {accuracy:6.1%}" if accuracy is not None else "")
+class Tally:
+    """Loss and right answers over batches."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.loss, self.examples, self.right, self.answers = 0.0, 0, 0, 0
+
+    def add(self, loss: float, targets: Array, right: int | None) -> None:
+        """Add a batch."""
+        self.loss += loss * len(targets)
+        self.examples += len(targets)
+        if right is not None:
+            self.right += right
+            self.answers += targets.size
+
+    def record(self) -> dict[str, Any]:
+        """Return loss and accuracy."""
+        found: dict[str, Any] = {"loss": self.loss / max(1, self.examples)}
+        if self.answers:
+            found["accuracy"] = self.right / self.answers
+        return found

@@ -11,8 +11,8 @@ class FinetuneResult:
     """What happened during finetuning.
 
     Attributes:
-        history: one record an epoch: `epoch`, `loss`, `accuracy` (for classes), `val_loss`, `val_accuracy` (with validation),
-            `lr`, `seconds`. The first, epoch 0, is the validation before training.
+        history: one record an epoch: `epoch`, `loss`, `accuracy` (for classes), `val_loss`, `val_accuracy` (with
+            validation), `lr`, `seconds`. The first, epoch 0, is the validation before training.
         best_epoch: the epoch whose weights the model has now; 0 is before training.
         stopped_early: whether fewer epochs ran than were asked for.
         reason: why it ended, in words.

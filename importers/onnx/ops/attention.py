@@ -25,6 +25,7 @@ from ..node import NodeView
 from ..registry import binds
 from .control import outer
 
+BOOL = np.dtype(bool)
 FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 """Names of ONNX element types, by their numbers."""
 
@@ -57,7 +58,7 @@ def longer_mask(mask: Any, keys: DimLike) -> Any:
     """Return a mask grown to this many keys: the rest is not seen."""
     if mask is None or mask.shape[-1] == keys:
         return mask
-    value = None if mask.dtype == np.dtype(bool) else -math.inf
+    value = None if mask.dtype == BOOL else -math.inf
     return layout.pad(mask, value, pads=((0, at_least(keys - mask.shape[-1], 0)),), axes=(mask.ndim - 1,))
 
 
@@ -105,8 +106,11 @@ def attention(
             case 0 | 1:
                 shown = att.scores(q, k, scale=scale, softcap=softcap if mode else 0.0)
             case 2:
-                bias = att.attention_bias(q, mask, lengths, starts, keys=k.shape[2], **window)
-                shown = pw.add(att.scores(q, k, scale=scale, softcap=softcap), bias)
+                shown = att.scores(q, k, scale=scale, softcap=softcap)
+                if mask is not None:
+                    shown = pw.where(mask, shown, -math.inf) if mask.dtype == BOOL else pw.add(shown, mask)
+                hidden = att.hidden_keys(q, lengths, starts, keys=k.shape[2], **window)
+                shown = pw.where(hidden, -math.inf, shown)
             case 3:
                 shown = att.attention_weights(q, k, mask, lengths, starts, scale=scale, softcap=softcap, **window)
             case _:
@@ -146,7 +150,9 @@ def _modified(node: NodeView, name: str, x: Any) -> Any:
 def rotary_embedding(node: NodeView, x: Any, cos: Any, sin: Any, positions: Any = None) -> Any:
     """RotaryEmbedding: 3-D and 4-D forms, part of a head, with and without position ids."""
     node.ignore("rotary_embedding_dim")
-    return turned(x, cos, sin, positions, heads=node.attr("num_heads", 0), interleaved=bool(node.attr("interleaved", 0)))
+    return turned(
+        x, cos, sin, positions, heads=node.attr("num_heads", 0), interleaved=bool(node.attr("interleaved", 0))
+    )
 
 
 def turned(x: Any, cos: Any, sin: Any, positions: Any, *, heads: int, interleaved: bool) -> Any:

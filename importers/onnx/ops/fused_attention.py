@@ -230,5 +230,3 @@ def rotary_embedding(node: NodeView, x: Any, positions: Any, cos: Any, sin: Any)
         each = layout.expand(_counted(positions, n), shape=(x.shape[0], n))
         positions = pw.add(layout.reshape(positions, shape=(1, 1)), each)
     return turned(x, cos, sin, positions, heads=heads, interleaved=bool(node.attr("interleaved", 0)))
-
-

@@ -11,6 +11,7 @@ from ....ops.types import SequenceType, TensorType
 from ....runtime.graph import current_graph
 from ..node import NodeView
 from ..registry import binds
+from ..types import value_type
 from ..tensors import dtype_of
 from .control import carry_key, outer
 
@@ -79,8 +80,6 @@ def optional(node: NodeView, x: Any = None) -> Any:
         return sequence_ops.optional(x)
     if declared is None:
         raise UnsupportedAttributeError(f"{node}: an empty optional wants the attribute 'type'")
-    from ..translate import value_type
-
     return _alone(sequence_ops.optional, element=value_type(declared, None))
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import layout, pairwise, rank, reduce
 from ....ops import matmul as matmul_ops
+from ....ops import pairwise, rank, reduce
 from ....ops import pointwise as pw
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.types import Array
@@ -78,7 +78,7 @@ def svm_regressor(node: NodeView, x: Any) -> Any:
         features, weights = x, row(node.attr("coefficients"))
     y = pw.add(matmul_ops.matmul(features, constant(weights[:, None].copy())), constant(_listed(node, "rho", 1)))
     if node.attr("one_class", 0):
-        return pw.where(pw.greater(y, 0.0), np.float32(1), np.float32(-1))
+        return pw.sub(pw.mul(pw.cast(pw.greater(y, 0.0), dtype="float32"), 2.0), 1.0)
     return transformed(y, how)
 
 
@@ -111,7 +111,7 @@ def svm_classifier(node: NodeView, x: Any) -> Any:
         return label, transformed(pairwise.pairwise_coupling(chance, classes=classes), how)
     node.ignore("prob_b")
     if classes == 2:
-        return label, two_columns(scores, how != "NONE", "NONE")
+        return label, two_columns(scores, how != "NONE", how)
     return label, transformed(scores, how)
 
 

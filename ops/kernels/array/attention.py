@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...attention import attention, attention_bias, attention_weights, rotary_embedding
+from ...attention import attention, attention_weights, hidden_keys, rotary_embedding
 from ...op import namespace
 from ...types import Array
 
@@ -23,6 +23,7 @@ def _tiles(b: int, heads: int, queries: int, row: int) -> Iterator[tuple[slice, 
     entries = max(1, TILE_BYTES // max(1, heads * queries * row))
     some = min(heads, max(1, TILE_BYTES // max(1, queries * row))) or 1
     rows = queries if queries * row <= TILE_BYTES else max(16, TILE_BYTES // row)
+    rows = max(1, rows)
     if some < heads:
         entries = 1
     for n in range(0, b, entries):
@@ -154,21 +155,17 @@ def _attention_weights(
     return p.reshape(b, h, n, keys)
 
 
-@attention_bias.kernel("array")
-def _attention_bias(
-    q: Array, mask: Array | None = None, lengths: Array | None = None, starts: Array | None = None,
-    *, keys: int, left: int = -1, right: int = -1, offset: int = 0,
+@hidden_keys.kernel("array", half="native")
+def _hidden_keys(
+    q: Array, lengths: Array | None = None, starts: Array | None = None, *, keys: int, left: int = -1,
+    right: int = -1, offset: int = 0,
 ) -> Array:  # fmt: skip
     xp = namespace(q)
-    bias = xp.zeros((*q.shape[:3], keys), q.dtype)
-    if mask is not None and mask.dtype == bool:
-        xp.copyto(bias, -np.inf, where=~mask)
-    elif mask is not None:
-        bias += mask
+    y = xp.zeros((q.shape[0], 1, q.shape[2], keys), bool)
     hidden = _hidden(xp, lengths, starts, (0, q.shape[2]), (0, keys), left, right, offset)
     if hidden is not None:
-        xp.copyto(bias, -np.inf, where=hidden if hidden.ndim == 2 else hidden[:, None])
-    return bias
+        y[...] = hidden if hidden.ndim == 2 else hidden[:, None]
+    return y
 
 
 @rotary_embedding.kernel("array")

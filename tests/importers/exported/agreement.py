@@ -67,7 +67,7 @@ class Placed:
 
     def __init__(self, module: nn.Module, model: Model) -> None:
         self.names = [n for n, _ in model.named_parameters()]
-        arrays = {n: p.numpy() for n, p in model.named_parameters()}
+        arrays = {n: p.detach().numpy() for n, p in model.named_parameters()}
         self.in_file = [v for n in self.names for v in _keys(arrays[n])]
         self.at: dict[float, list[int]] = {}
         for i, v in enumerate(self.in_file):

@@ -1,0 +1,51 @@
+"""What the standard says of an operator: the version that introduced it, and the function body that it may have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...ops.errors import UnsupportedOperatorError
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def since_version(domain: str, op_type: str, opset: int) -> int:
+    """Return the version that introduced the operator as this opset has it; 1 where no schema is known."""
+    from onnx import defs
+
+    try:
+        return int(defs.get_schema(op_type, opset, domain).since_version)
+    except defs.SchemaError:
+        return 1
+
+
+def check_opset(opset: int, where: str) -> None:
+    """Refuse an operator set of the standard that this does not know.
+
+    Raises:
+        UnsupportedOperatorError: if there is none of this version.
+    """
+    from onnx import defs
+
+    newest = defs.onnx_opset_version()
+    if not 1 <= opset <= newest:
+        raise UnsupportedOperatorError(
+            f"{where} imports operator set {opset} of ai.onnx; known are 1 to {newest} (a newer `onnx` may know more)"
+        )
+
+
+def schema_function(domain: str, proto: onnx.NodeProto, opset: int) -> onnx.FunctionProto | None:
+    """Return the body that the standard gives an operator, if it gives one."""
+    import onnx
+    from onnx import defs
+
+    try:
+        schema = defs.get_schema(proto.op_type, opset, domain)
+    except defs.SchemaError:
+        return None
+    if not schema.has_function:  # type: ignore[attr-defined]  # missing from onnx's stubs
+        return None
+    function = onnx.FunctionProto()
+    function.CopyFrom(schema.function_body)
+    return function
