@@ -1,10 +1,12 @@
-"""Scaled dot-product attention, rotary embedding and linear attention.
+"""Scaled dot-product attention and rotary embedding.
 
-`attention` carries every form that the standard has: grouped key heads, masks, windows, caches, a soft cap and a sink. Its
-gradient recomputes the weights, so that nothing of the size of the scores is kept.
+`attention` carries every form that the standard has: grouped key heads, masks, windows, caches, a soft cap and a
+sink. Its gradient recomputes the weights, so that nothing of the size of the scores is kept.
 
-Axes: B batch, H heads of the queries, K heads of keys and values (H = K * group), L queries, S keys, E, V sizes of a head.
-Source: ONNX Attention-25, RotaryEmbedding-23, LinearAttention-27; Vaswani et al. 2017; Su et al. 2021; Yang et al. 2024.
+Axes: B batch, H heads of the queries, K heads of keys and values (H = K * group), L queries, S keys, E, V sizes
+of a head.
+Source: ONNX Attention-25, RotaryEmbedding-23; Vaswani et al. 2017; Ainslie et al. 2023; Dao et al. 2022;
+Su et al. 2021.
 """
 
 from __future__ import annotations
@@ -18,22 +20,21 @@ import numpy as np
 from . import layout
 from . import pointwise as pw
 from . import reduce as red
-from .create import full_like
-from .cumulative import cumsum
 from .dims import DimLike, show
-from .errors import OpError, ShapeError
-from .matmul import inverse, matmul, swapped
+from .errors import ShapeError
+from .matmul import matmul, swapped
 from .op import op
-from .types import HALF, TensorType, is_float
+from .types import TensorType, is_float
 
 Entries: TypeAlias = tuple[Callable[[], Any] | None, ...]
 
-RULES = ("linear", "gated", "delta", "gated_delta")
-CHUNKS = {"scalar": 64, "vector": 16}
-"""Steps that linear attention takes at once, by the kind of decay: one of each key channel needs a matrix a channel."""
 
+def checked_heads(name: str, q: TensorType, k: TensorType) -> None:
+    """Check that queries and keys have four axes, and heads and sizes that fit.
 
-def _checked(name: str, q: TensorType, k: TensorType) -> None:
+    Raises:
+        ShapeError: if they do not.
+    """
     if q.ndim != 4 or k.ndim != 4:
         raise ShapeError(f"{name}: wants (B, H, L, E) and (B, K, S, E), found {show(q.shape)} and {show(k.shape)}")
     heads, shared, e, f = q.shape[1], k.shape[1], q.shape[3], k.shape[3]
@@ -61,23 +62,29 @@ def attention(
 ) -> TensorType:
     """Return softmax(cap(scale q k^T) + mask) v; a query that sees no key gives zeros.
 
-    Query i stands at place p = i + offset, or i + starts[b], and sees the keys from p - left to p + right (-1: all on that
-    side; causal is right = 0), of which the first `lengths[b]` count.
+    Query i stands at place p = i + offset, or i + starts[b], and sees the keys from p - left to p + right (-1: all
+    on that side; causal is right = 0), of which the first `lengths[b]` count.
 
     Args:
-        q, k, v: queries, keys, values; each key head serves a group of consecutive query heads.
+        q: queries.
+        k: keys; each of their heads serves a group of consecutive query heads.
+        v: values.
         mask: truth values (True is seen), or numbers added to the scores; broadcasts to (B, H, L, S).
-        lengths, starts: (B,), integers.
+        lengths: (B,), how many keys count.
+        starts: (B,), where the first query stands.
         sink: (H,), one more score a head, which takes its part of the sum and has no value.
-        scale, softcap: of the scores; cap(s) = softcap tanh(s / softcap) unless softcap is 0.
-        left, right, offset: the window.
+        scale: of the scores.
+        softcap: cap(s) = softcap tanh(s / softcap); 0 for none.
+        left: how many keys before a query it sees.
+        right: how many keys after it.
+        offset: where the first query stands, without `starts`.
 
     Shapes: (B, H, L, E), (B, K, S, E), (B, K, S, V) -> (B, H, L, V).
 
     Raises:
         ShapeError: if heads or sizes do not fit.
     """
-    _checked("attention", q, k)
+    checked_heads("attention", q, k)
     if isinstance(k.shape[2], int) and isinstance(v.shape[2], int) and k.shape[2] != v.shape[2]:
         raise ShapeError(f"attention: {k.shape[2]} keys, {v.shape[2]} values")
     return TensorType(q.dtype, (*q.shape[:3], v.shape[3]))
@@ -102,7 +109,7 @@ def attention_weights(
 
     Shapes: (B, H, L, E), (B, K, S, E) -> (B, H, L, S).
     """
-    _checked("attention_weights", q, k)
+    checked_heads("attention_weights", q, k)
     return TensorType(q.dtype, (*q.shape[:3], k.shape[2]))
 
 
@@ -150,10 +157,7 @@ def _chained(
 ) -> tuple[Any, ...]:  # fmt: skip
     """Return the entries of q, k, mask and sink from the gradient by the scores as they enter the softmax.
 
-    Args:
-        ds: that gradient, p (dp - sum(p dp)).
-        total: sum(p dp), one a query.
-        p: the weights.
+    That gradient is ds = p (dp - total), with the weights p and total = sum(p dp) over the keys.
     """
 
     @functools.cache
@@ -196,26 +200,68 @@ def _attention_weights_vjp(
     return for_q, for_k, for_mask, None, None, for_sink
 
 
+@op()
+def attention_grad(
+    g: TensorType,
+    y: TensorType,
+    q: TensorType,
+    k: TensorType,
+    v: TensorType,
+    mask: TensorType | None = None,
+    lengths: TensorType | None = None,
+    starts: TensorType | None = None,
+    sink: TensorType | None = None,
+    *,
+    scale: float,
+    softcap: float = 0.0,
+    left: int = -1,
+    right: int = -1,
+    offset: DimLike = 0,
+) -> tuple[TensorType, ...]:
+    """Return the gradients of `attention` in q, k, v, then in a mask of numbers and in the sink where there are any.
+
+    Shapes: those of g and of the result y are (B, H, L, V); the rest as `attention`.
+    """
+    return q, k, v, *((mask,) if _added(mask) else ()), *(() if sink is None else (sink,))
+
+
+def _added(mask: Any) -> bool:
+    """Whether a mask is added to the scores, so that it has a gradient."""
+    return mask is not None and is_float(mask.dtype)
+
+
+@attention_grad.compose
+def _attention_grad(
+    g: Any, y: Any, q: Any, k: Any, v: Any, mask: Any = None, lengths: Any = None, starts: Any = None,
+    sink: Any = None, *, scale: float, softcap: float = 0.0, **window: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    p = attention_weights(q, k, mask, lengths, starts, sink, scale=scale, softcap=softcap, **window)
+    total = red.sum_(pw.mul(g, y), axes=(3,), keepdims=True)
+    dp = layout.reshape(matmul(grouped(g, k), swapped(v)), shape=(*q.shape[:3], k.shape[2]))
+    ds = pw.mul(p, pw.sub(dp, total))
+    for_q, for_k, *rest = _chained(lambda: ds, lambda: total, lambda: p, q, k, mask, sink, scale, softcap)
+    dv = matmul(swapped(grouped(p, k)), grouped(g, k))
+    return for_q(), for_k(), dv, *(f() for f in rest if f is not None)
+
+
 @attention.defvjp
 def _attention_vjp(
     g: Any, y: Any, q: Any, k: Any, v: Any, mask: Any = None, lengths: Any = None, starts: Any = None,
-    sink: Any = None, *, scale: float, softcap: float = 0.0, **window: Any,
+    sink: Any = None, **attrs: Any,
 ) -> Entries:  # fmt: skip
     @functools.cache
-    def p() -> Any:
-        return attention_weights(q, k, mask, lengths, starts, sink, scale=scale, softcap=softcap, **window)
+    def gradients() -> Any:
+        return attention_grad(g, y, q, k, v, mask, lengths, starts, sink, **attrs)
 
-    @functools.cache
-    def total() -> Any:
-        return red.sum_(pw.mul(g, y), axes=(3,), keepdims=True)
-
-    @functools.cache
-    def ds() -> Any:
-        dp = layout.reshape(matmul(grouped(g, k), swapped(v)), shape=(*q.shape[:3], k.shape[2]))
-        return pw.mul(p(), pw.sub(dp, total()))
-
-    for_q, for_k, for_mask, for_sink = _chained(ds, total, p, q, k, mask, sink, scale, softcap)
-    return for_q, for_k, lambda: matmul(swapped(grouped(p(), k)), grouped(g, k)), for_mask, None, None, for_sink
+    return (
+        lambda: gradients()[0],
+        lambda: gradients()[1],
+        lambda: gradients()[2],
+        (lambda: gradients()[3]) if _added(mask) else None,
+        None,
+        None,
+        None if sink is None else lambda: gradients()[-1],
+    )
 
 
 @op()
@@ -263,142 +309,3 @@ def _rotary_embedding_vjp(g: Any, y: Any, x: Any, cos: Any, sin: Any, *, interle
         return pw.sum_to_like(pw.sub(pw.mul(gb, a), pw.mul(ga, b)), sin)
 
     return lambda: rotary_embedding(g, cos, pw.neg(sin), interleaved=interleaved), for_cos, for_sin
-
-
-@op()
-def linear_attention(
-    q: TensorType,
-    k: TensorType,
-    v: TensorType,
-    state: TensorType | None = None,
-    decay: TensorType | None = None,
-    beta: TensorType | None = None,
-    *,
-    scale: float,
-    rule: str,
-) -> tuple[TensorType, TensorType]:
-    """Return scale q_t S_t at every step, and the last state, of S_t = e^decay_t S_{t-1} + k_t u_t^T.
-
-    Rules: `linear` has no decay and u = v; `gated` has decay; `delta` writes u = beta (v - S^T k), S the decayed state
-    before; `gated_delta` has both.
-
-    Shapes: (B, H, L, E), (B, K, L, E), (B, K, L, V), (B, K, E, V) or None, (B, K, L, E or 1) or None, (B, K or 1, L, 1) or
-    None -> (B, H, L, V), (B, K, E, V).
-
-    Raises:
-        OpError: on another rule, or one without what it wants.
-    """
-    _checked("linear_attention", q, k)
-    _ruled(rule, decay, beta)
-    kept = q.dtype if state is None else state.dtype
-    return (
-        TensorType(q.dtype, (*q.shape[:3], v.shape[3])),
-        TensorType(kept, (k.shape[0], k.shape[1], k.shape[3], v.shape[3])),
-    )
-
-
-def _ruled(rule: str, decay: Any, beta: Any) -> None:
-    if rule not in RULES:
-        raise OpError(f"linear_attention: rule {rule!r}, wanted one of {RULES}")
-    for name, value, wanted in (("decay", decay, "gated" in rule), ("beta", beta, "delta" in rule)):
-        if (value is not None) != wanted:
-            raise OpError(f"linear_attention: rule {rule!r} {'wants' if wanted else 'takes no'} {name}")
-
-
-@linear_attention.compose
-def _linear_attention(
-    q: Any, k: Any, v: Any, state: Any = None, decay: Any = None, beta: Any = None, *, scale: float, rule: str
-) -> tuple[Any, Any]:
-    """Walk over chunks of steps; inside one, what steps write is solved for at once (the WY form)."""
-    _ruled(rule, decay, beta)
-    narrow = str(q.dtype), str(q.dtype if state is None else state.dtype)
-    q, k, v, state, decay, beta = (_wide(x) for x in (q, k, v, state, decay, beta))
-    b, heads, steps, e = q.shape
-    shared, width = k.shape[1], v.shape[3]
-    group = heads // shared
-    if state is None:
-        state = full_like(k, shape=(b, shared, e, width), value=0.0)
-    vector = decay is not None and not (isinstance(decay.shape[3], int) and decay.shape[3] == 1)
-    size = CHUNKS["vector" if vector else "scalar"]
-    q = layout.reshape(pw.mul(q, scale), shape=(b, shared, group, steps, e))
-    outs = []
-    for first in range(0, steps, size):
-        cut = functools.partial(_cut, first=first, stop=min(first + size, steps))
-        y, state = _chunk(cut(q), cut(k), cut(v), state, cut(decay), cut(beta))
-        outs.append(y)
-    if not outs:
-        y = full_like(q, shape=(b, shared, group, 0, width), value=0.0)
-    else:
-        y = outs[0] if len(outs) == 1 else layout.concat(*outs, axis=3)
-    y = layout.reshape(y, shape=(b, heads, steps, width))
-    return pw.cast(y, dtype=narrow[0]), pw.cast(state, dtype=narrow[1])
-
-
-def _wide(x: Any) -> Any:
-    return pw.cast(x, dtype="float32") if x is not None and x.dtype in HALF else x
-
-
-def _cut(x: Any, *, first: int, stop: int) -> Any:
-    """Return some steps, which lie along the axis before the last."""
-    if x is None or (first == 0 and stop == x.shape[x.ndim - 2]):
-        return x
-    return layout.slice_(x, starts=(first,), stops=(stop,), steps=(1,), axes=(x.ndim - 2,))
-
-
-def _chunk(q: Any, k: Any, v: Any, state: Any, decay: Any, beta: Any) -> tuple[Any, Any]:
-    """Return the outputs of some steps (B, K, group, T, V), q being (B, K, group, T, E), and the state after them."""
-    b, shared, group, n, e = q.shape
-    rows = layout.reshape(q, shape=(b, shared, group * n, e))
-    if decay is None:
-        among, reads = matmul(k, swapped(k)), matmul(rows, swapped(k))
-        reads = layout.reshape(reads, shape=(b, shared, group, n, n))
-        k_before, rows_before, k_after = k, rows, k
-        kept = state
-    else:
-        total = cumsum(decay, axis=2)
-        grown = pw.exp(total)
-        k_before = pw.mul(k, grown)
-        rows_before = layout.reshape(pw.mul(q, layout.unsqueeze(grown, axes=(2,))), shape=(b, shared, group * n, e))
-        last = layout.slice_(total, starts=(n - 1,), stops=(n,), steps=(1,), axes=(2,))
-        k_after = pw.mul(k, pw.exp(pw.sub(last, total)))
-        kept = pw.mul(state, swapped(pw.exp(last)))
-        among, reads = _decayed(q, k, total)
-    u = v
-    if beta is not None:
-        seen = pw.sub(v, matmul(k_before, state))
-        ties = pw.mul(layout.trilu(among, upper=False, k=-1), beta)
-        ones = full_like(ties, shape=tuple(ties.shape), value=1.0)
-        unit = layout.trilu(layout.trilu(ones, upper=True), upper=False)
-        u = matmul(inverse(pw.add(unit, ties)), pw.mul(seen, beta))
-    reads = layout.reshape(layout.trilu(reads, upper=False), shape=(b, shared, group * n, n))
-    y = pw.add(matmul(rows_before, state), matmul(reads, u))
-    y = layout.reshape(y, shape=(b, shared, group, n, v.shape[3]))
-    return y, pw.add(kept, matmul(swapped(k_after), u))
-
-
-def _decayed(q: Any, k: Any, total: Any) -> tuple[Any, Any]:
-    """Return k_t k_s and q_t k_s, both times the decay from s to t, (B, K, T, T) and (B, K, group, T, T)."""
-    b, shared, group, n, e = q.shape
-    across = layout.transpose(total, perm=(0, 1, 3, 2))  # (B, K, E or 1, T)
-    gap = pw.sub(layout.unsqueeze(across, axes=(4,)), layout.unsqueeze(across, axes=(3,)))
-    # What lies above the diagonal is never used, and would overflow: make its gap 0 first.
-    fade = pw.exp(layout.trilu(gap, upper=False))
-    if isinstance(fade.shape[2], int) and fade.shape[2] == 1:
-        fade = layout.squeeze(fade, axes=(2,))
-        reads = matmul(layout.reshape(q, shape=(b, shared, group * n, e)), swapped(k))
-        reads = layout.reshape(reads, shape=(b, shared, group, n, n))
-        return pw.mul(matmul(k, swapped(k)), fade), pw.mul(reads, layout.unsqueeze(fade, axes=(2,)))
-    # (B, K, T, E, T): the keys as each step sees them.
-    keys = pw.mul(layout.transpose(fade, perm=(0, 1, 3, 2, 4)), layout.unsqueeze(swapped(k), axes=(2,)))
-    among = layout.squeeze(matmul(layout.unsqueeze(k, axes=(3,)), keys), axes=(3,))
-    reads = matmul(layout.transpose(q, perm=(0, 1, 3, 2, 4)), keys)
-    return among, layout.transpose(reads, perm=(0, 1, 3, 2, 4))
-
-
-INTEGERS = np.dtype(np.int64)
-
-
-def positions(like: Any, count: DimLike) -> Any:
-    """Return 0, 1, ... up to before `count`, integers, on the device of `like`."""
-    ones = full_like(pw.cast(like, dtype=str(INTEGERS)), shape=(count,), value=1)
-    return cumsum(ones, axis=0, exclusive=True)

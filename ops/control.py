@@ -69,6 +69,10 @@ def _call(*args: Any, body: Body) -> tuple[Any, ...]:
     return body(*args)
 
 
+TRIPS = 1 << 24
+"""How often a loop runs whose body never stops; what asks for more is refused at once."""
+
+
 @op()
 def loop(max_trip: Any, cond: Any, *args: Any, body: Body, carried: int) -> Types:
     """Repeat a body, at most `max_trip` times and as long as it says so; None leaves a limit out.
@@ -96,6 +100,8 @@ def _loop(max_trip: Any, cond: Any, *args: Any, body: Body, carried: int) -> tup
     limit = None if max_trip is None else int(item(max_trip))
     going = cond is None or truth(cond)
     state, captures = args[:carried], args[carried:]
+    if limit is not None and limit > TRIPS and _never_stops(body):
+        raise OpError(f"loop: {limit} iterations of a body that never stops; at most {TRIPS} are run")
     xp = namespace(*(getattr(a, "array", a) for a in args))
     stacks: list[list[Any]] = [[] for _ in body.output_types[1 + carried :]]
     i = 0
@@ -106,6 +112,17 @@ def _loop(max_trip: Any, cond: Any, *args: Any, body: Body, carried: int) -> tup
             stack.append(value)
         i += 1
     return (*state, *_collect(stacks, body.output_types[1 + carried :], (0,) * len(stacks), args))
+
+
+def _never_stops(body: Body) -> bool:
+    """Whether the body hands its condition back as it was given, or a constant."""
+    graph = getattr(body, "graph", None)
+    if graph is None:
+        return False
+    value = graph.outputs[0]
+    while getattr(value, "node", None) is not None and value.node.op.name in ("identity", "cast"):
+        value = value.node.args[0]
+    return value is graph.inputs[1] or bool(getattr(value, "is_constant", False) and value.array.all())
 
 
 @op()

@@ -320,7 +320,7 @@ def group_norm(
     Raises:
         ShapeError: if the channels do not split into the groups, or a vector is not one number a channel.
     """
-    if isinstance(x.shape[1], int) and x.shape[1] % groups:
+    if groups < 1 or (isinstance(x.shape[1], int) and x.shape[1] % groups):
         raise ShapeError(f"group_norm: {x.shape[1]} channels do not split into {groups} groups")
     _fits("group_norm", x, scale, bias)
     return TensorType(x.dtype, x.shape)
@@ -361,9 +361,15 @@ def lrn(x: TensorType, *, size: int, alpha: float, beta: float, bias: float) -> 
     """Divide by (bias + alpha / size * the sum of squares over `size` neighbouring channels) ** beta.
 
     Shapes: (N, C, *S), unchanged.
+
+    Raises:
+        ShapeError: if size is below 1.
+
     Source: Krizhevsky et al. 2012.
     """
     axis_of(1, x.ndim, "lrn")
+    if size < 1:
+        raise ShapeError(f"lrn: size is {size}, wanted 1 or more")
     return TensorType(x.dtype, x.shape)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from . import conv as conv_ops
@@ -18,7 +19,7 @@ from . import matmul as matmul_ops
 from .dims import broadcast
 from .errors import DTypeError
 from .op import op
-from .pointwise import cast, mul, sub
+from .pointwise import add, cast, div, greater_equal, less_equal, logical_and, mul, round_, sub, sum_to_like
 from .types import TensorType, is_float, is_integer
 from .window import Window
 
@@ -51,9 +52,7 @@ def _quantize_linear_vjp(g: Any, y: Any, *args: Any, **attrs: Any) -> tuple[None
 
 
 @op()
-def dequantize_linear(
-    x: TensorType, scale: TensorType, zero: TensorType | None = None, *, dtype: str
-) -> TensorType:
+def dequantize_linear(x: TensorType, scale: TensorType, zero: TensorType | None = None, *, dtype: str) -> TensorType:
     """Return (x - zero) * scale; linear in the scale.
 
     Args:
@@ -70,6 +69,64 @@ def _dequantize_linear(x: Any, scale: Any, zero: Any = None, *, dtype: str) -> A
     wide = "int32" if is_integer(x.dtype) else dtype
     shifted = cast(x, dtype=wide) if zero is None else sub(cast(x, dtype=wide), cast(zero, dtype=wide))
     return mul(cast(shifted, dtype=dtype), cast(scale, dtype=dtype))
+
+
+@op()
+def fake_quantize(
+    x: TensorType,
+    scale: TensorType,
+    back: TensorType,
+    zero: TensorType | None = None,
+    zero_back: TensorType | None = None,
+    *,
+    dtype: str,
+    saturate: bool = True,
+    to: str,
+) -> TensorType:
+    """Return the floats that x becomes when it is quantised and dequantised: training that knows of quantisation.
+
+    The gradient goes straight through the rounding, and is 0 where x saturates; in `back` it is that of
+    `dequantize_linear`.
+
+    Args:
+        x: floats.
+        scale: to quantise with; broadcasts to x.
+        back: the scale to dequantise with, mostly the same.
+        zero: the zero point, of the type to quantise to; 0 where it is left out.
+        zero_back: the zero point to dequantise with; given where `zero` is.
+        dtype: the element type to quantise to.
+        saturate: see `cast`; of narrow floats only.
+        to: the result's element type.
+
+    Source: Bengio, Leonard and Courville 2013, section 4 (the straight-through estimator).
+    """
+    quantize_linear.infer(x, scale, zero, dtype=dtype, saturate=saturate)
+    return TensorType(np.dtype(to), x.known_shape)
+
+
+@fake_quantize.defvjp
+def _fake_quantize_vjp(
+    g: Any, y: Any, x: Any, scale: Any, back: Any, zero: Any = None, zero_back: Any = None, *, dtype: str, **attrs: Any
+) -> tuple[Any, ...]:
+    low, high = _range(np.dtype(dtype))
+
+    def through() -> Any:
+        at = div(cast(x, dtype=str(scale.dtype)), scale)
+        if is_integer(np.dtype(dtype)):
+            at = round_(at) if zero is None else add(round_(at), cast(zero, dtype=str(scale.dtype)))
+        inside = cast(logical_and(greater_equal(at, low), less_equal(at, high)), dtype=str(g.dtype))
+        passed = mul(mul(g, inside), cast(div(back, scale), dtype=str(g.dtype)))
+        return cast(passed, dtype=str(x.dtype))
+
+    def scaled() -> Any:
+        return cast(sum_to_like(mul(g, div(y, cast(back, dtype=str(y.dtype)))), back), dtype=str(back.dtype))
+
+    return (through, None, scaled) + (None,) * ((zero is not None) + (zero_back is not None))
+
+
+def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    info = ml_dtypes.iinfo(dtype) if is_integer(dtype) else ml_dtypes.finfo(dtype)
+    return float(info.min), float(info.max)
 
 
 @op()
@@ -108,15 +165,11 @@ def conv_integer(
     Shapes: as `conv`; the zero points broadcast to their operands.
     """
     _bytes("conv_integer", x, w)
-    return TensorType(
-        np.dtype(np.int32), _plain(conv_ops.conv.infer(_real(x), _real(w), win=win)).known_shape
-    )
+    return TensorType(np.dtype(np.int32), _plain(conv_ops.conv.infer(_real(x), _real(w), win=win)).known_shape)
 
 
 @op()
-def requantize(
-    acc: TensorType, factor: TensorType, zero: TensorType | None = None, *, dtype: str
-) -> TensorType:
+def requantize(acc: TensorType, factor: TensorType, zero: TensorType | None = None, *, dtype: str) -> TensorType:
     """Return saturate(round(acc * factor) + zero) of integer sums, halves to even, computed in float32.
 
     Shapes: broadcast(acc, factor).

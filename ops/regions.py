@@ -3,7 +3,8 @@
 Positions inside a box are linear in its corners, so what reads between elements is differentiable in the boxes too.
 
 Axes: N images, C channels, H, W their sizes, R boxes, P, Q sizes of the output.
-Source: ONNX RoiAlign-22, MaxRoiPool-22, NonMaxSuppression-11, com.microsoft CropAndResize; He et al. 2017; Girshick 2015.
+Source: ONNX RoiAlign-22, MaxRoiPool-22, NonMaxSuppression-11, com.microsoft CropAndResize; He et al. 2017;
+Girshick 2015.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from . import layout
 from . import pointwise as pw
 from . import reduce as red
 from .create import full_like
-from .dims import Dim, show
+from .dims import Dim, DimLike, show
 from .errors import OpError, ShapeError
 from .index import gather
 from .op import op
@@ -30,12 +31,28 @@ BLOCK = 1 << 23
 """How many taps of boxes are laid out at once."""
 
 
-def _pooled(name: str, x: TensorType, boxes: TensorType, size: tuple[int, int]) -> TensorType:
+def _pooled(name: str, x: TensorType, boxes: TensorType, size: tuple[int, int], *, columns: int = 4) -> TensorType:
     if x.ndim != 4 or boxes.ndim != 2:
         raise ShapeError(
             f"{name}: wants images (N, C, H, W) and boxes (R, n), found {show(x.shape)}, {show(boxes.shape)}"
         )
+    if isinstance(boxes.shape[1], int) and boxes.shape[1] != columns:
+        raise ShapeError(f"{name}: boxes have {boxes.shape[1]} numbers, wanted {columns}")
+    if min(size) < 1:
+        raise ShapeError(f"{name}: wants at least one bin, found {size}")
     return TensorType(x.dtype, (boxes.shape[0], x.shape[1], *size))
+
+
+@op(dtype="int64")
+def first_rows(images: TensorType, *, batch: DimLike, rows: int) -> TensorType:
+    """Return where each image starts in a batch of images that are so many rows each.
+
+    Shapes: any, unchanged.
+
+    Raises:
+        OpError: at run time, on the CPU, if an image is outside the batch.
+    """
+    return TensorType(INT64, images.known_shape)
 
 
 @op()
@@ -77,6 +94,7 @@ def _roi_align(
     x, boxes = wide(x), wide(boxes)
     shape, rows = (int(x.shape[2]), int(x.shape[3])), as_rows(x)
     rows = layout.reshape(rows, shape=(1, x.shape[0] * shape[0] * shape[1], c))
+    images = first_rows(images, batch=x.shape[0], rows=shape[0] * shape[1])
     boxes = pw.cast(boxes, dtype=str(x.dtype))
     ends = layout.split(pw.sub(pw.mul(boxes, scale), 0.5 if half_pixel else 0.0), axis=1, sizes=(1, 1, 1, 1))
     spans = [pw.sub(ends[i + 2], ends[i]) for i in (1, 0)]
@@ -124,7 +142,7 @@ def _bins(
         for part, axes in zip(parts, ((3, 4, 6), (1, 2, 5)), strict=True)
     )
     r, channels = images.shape[0], rows.shape[2]
-    image = layout.reshape(pw.mul(pw.cast(images, dtype="int64"), shape[0] * shape[1]), shape=(r, *(1,) * 6))
+    image = layout.reshape(images, shape=(r, *(1,) * 6))
     at = pw.add(pw.add(pw.mul(at, shape[1]), at_x), image)
     w, counted = pw.mul(w, w_x), pw.mul(counted, counted_x)
     taps = 4 * most[0] * most[1]
@@ -154,7 +172,8 @@ def _sampled(n: int, bins: int, start: Any, size: Any, count: Any, most: int) ->
     Args:
         n: the size of the image.
         bins: how many there are.
-        start, size: of the first bin and of each, (R, 1).
+        start: of the first bin, (R, 1).
+        size: of each bin, (R, 1).
         count: the points in a bin, a number or (R, 1).
         most: the largest of them.
     """
@@ -210,14 +229,15 @@ def _crop_and_resize(x: Any, boxes: Any, images: Any, *, size: tuple[int, int], 
         seen.append(pw.logical_and(pw.less_equal(0.0, p), pw.less_equal(p, n - 1.0)))
         p = pw.clip(p, 0.0, n - 1.0)
         if mode == "nearest":
-            p = pw.floor(pw.add(p, 0.5))
+            whole = pw.floor(p)
+            p = pw.add(whole, pw.cast(pw.less_equal(0.5, pw.sub(p, whole)), dtype=str(x.dtype)))
         kind = "linear" if mode == "bilinear" else mode
         at, _ = taps_at(p, size=n, taps=2 if mode == "bilinear" else 1, padding="border")
         parts.append((at, tap_weights(p, kind)))
     (at, w), (at_x, w_x) = (
         tuple(layout.unsqueeze(v, axes=axes) for v in part) for part, axes in zip(parts, ((2, 4), (1, 3)), strict=True)
     )
-    image = layout.reshape(pw.mul(pw.cast(images, dtype="int64"), shape[0] * shape[1]), shape=(r, 1, 1, 1, 1))
+    image = layout.reshape(first_rows(images, batch=x.shape[0], rows=shape[0] * shape[1]), shape=(r, 1, 1, 1, 1))
     at = pw.add(pw.add(pw.mul(at, shape[1]), at_x), image)
     flat = (1, r * size[0] * size[1], 4 if mode == "bilinear" else 1)
     rows = layout.reshape(as_rows(x), shape=(1, x.shape[0] * shape[0] * shape[1], c))
@@ -235,7 +255,7 @@ def max_roi_places(x: TensorType, boxes: TensorType, *, size: tuple[int, int], s
 
     Shapes: (N, C, H, W), (R, 5) -> (R, C, P, Q).
     """
-    return TensorType(INT64, _pooled("max_roi_places", x, boxes, size).shape)
+    return TensorType(INT64, _pooled("max_roi_places", x, boxes, size, columns=5).shape)
 
 
 def max_roi_pool(x: Any, boxes: Any, *, size: tuple[int, int], scale: float) -> Any:
@@ -274,4 +294,7 @@ def non_max_suppression(
     """
     if boxes.ndim != 3 or scores.ndim != 3:
         raise ShapeError(f"non_max_suppression: boxes {show(boxes.shape)}, scores {show(scores.shape)}, wanted rank 3")
+    pairs = (boxes.shape[0], scores.shape[0]), (boxes.shape[1], scores.shape[2]), (boxes.shape[2], 4)
+    if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs):
+        raise ShapeError(f"non_max_suppression: boxes {show(boxes.shape)} do not fit scores {show(scores.shape)}")
     return TensorType(INT64, (Dim.fresh(), 3))

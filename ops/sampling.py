@@ -1,8 +1,8 @@
 """Reading an image between its elements: grid sampling and deformable convolution.
 
-Everything becomes weighted sums of rows of an image laid out as (places, channels). The three ops of that family are the
-partial derivatives of one trilinear form  T(x, w, g) = <g, mix_rows(x, at, w)>,  so each VJP is the other two. Weights are
-made of coordinates by pointwise ops, which is where the gradient by the coordinates comes from.
+Everything becomes weighted sums of rows of an image laid out as (places, channels). The three ops of that family
+are the partial derivatives of one trilinear form  T(x, w, g) = <g, mix_rows(x, at, w)>,  so each VJP is the other two.
+Weights are made of coordinates by pointwise ops, which is where the gradient by the coordinates comes from.
 
 Axes: N batch, C channels, S input sizes, O output sizes, D how many of them, B batch, P points, T taps of a point.
 Source: ONNX GridSample-22, DeformConv-22; Jaderberg et al. 2015; Dai et al. 2017; Zhu et al. 2018; Keys 1981.
@@ -213,7 +213,7 @@ def grid_sample(
     Raises:
         ShapeError: if the grid's last axis is not the number of spatial axes.
     """
-    if grid.shape[-1] != x.ndim - 2:
+    if isinstance(grid.shape[-1], int) and grid.shape[-1] != x.ndim - 2:
         raise ShapeError(f"grid_sample: x is {show(x.shape)}, the grid {show(grid.shape)}")
     return TensorType(x.dtype, (*x.shape[:2], *grid.shape[1:-1]))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .conv import conv_input_grad
 from .dims import Shape, product
+from .errors import ShapeError
 from .extent import axis_of
 from .layout import reshape, swap, transpose
 from .op import op
@@ -64,6 +65,7 @@ def depth_to_space(x: Any, *, block: int, mode: str = "DCR") -> Any:
 
     Shapes: (N, C * block^2, H, W) -> (N, C, H * block, W * block).
     """
+    _whole_blocks(block)
     n, c, h, w = x.shape
     deep = c // (block * block)
     if mode == "DCR":
@@ -73,11 +75,17 @@ def depth_to_space(x: Any, *, block: int, mode: str = "DCR") -> Any:
     return reshape(y, shape=(n, deep, h * block, w * block))
 
 
+def _whole_blocks(block: int) -> None:
+    if block < 1:
+        raise ShapeError(f"the block size is {block}, wanted 1 or more")
+
+
 def space_to_depth(x: Any, *, block: int, mode: str = "DCR") -> Any:
     """Move blocks of space into channels: the inverse of `depth_to_space`.
 
     Shapes: (N, C, H, W) -> (N, C * block^2, H / block, W / block).
     """
+    _whole_blocks(block)
     n, c, h, w = x.shape
     perm = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
     y = transpose(reshape(x, shape=(n, c, h // block, block, w // block, block)), perm=perm)

@@ -72,11 +72,11 @@ def string_concat(x: TensorType, y: TensorType) -> TensorType:
 
 @op(dtype="bool")
 def regex_full_match(x: TensorType, *, pattern: str) -> TensorType:
-    """Return which elements a pattern in RE2's syntax matches from start to end.
+    r"""Return which elements a pattern in RE2's syntax matches from start to end.
 
     The pattern is rewritten for Python's `re`, which searches by backtracking: a pattern with nested repetitions
     (`(a+)+b`) can take time exponential in the length of an element, which RE2 never does. What RE2 has and `re` has
-    not (`\\p{Greek}`, `(?U)`) is refused, and so is what RE2 refuses (back references, looking around).
+    not (`\p{Greek}`, `(?U)`) is refused, and so is what RE2 refuses (back references, looking around).
 
     Shapes: any, unchanged.
 

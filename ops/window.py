@@ -22,16 +22,35 @@ class Window:
     dilations: tuple[int, ...]
     group: int = 1
 
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ShapeError: if there are not equally many of each, or a stride, dilation or group is below 1.
+        """
+        counts = {len(self.strides), len(self.pads), len(self.dilations)}
+        if len(counts) > 1:
+            raise ShapeError(f"strides {self.strides}, pads {self.pads}, dilations {self.dilations}: counts differ")
+        for what, values in (("strides", self.strides), ("dilations", self.dilations), ("group", (self.group,))):
+            if any(isinstance(v, int) and v < 1 for v in values):
+                raise ShapeError(f"{what} are {values}, wanted 1 or more")
+
     def out(self, size: Shape, kernel: Shape) -> Shape:
         """Return the spatial sizes of the output.
 
         Raises:
             ShapeError: if the window is larger than the padded input.
         """
+        if not len(size) == len(kernel) == len(self.strides):
+            raise ShapeError(
+                f"a window of {len(kernel)} axes with {len(self.strides)} strides over {len(size)} spatial axes"
+            )
         out = []
         for axis, (n, k, s, (lo, hi), d) in enumerate(
             zip(size, kernel, self.strides, self.pads, self.dilations, strict=True)
         ):
+            if isinstance(k, int) and k < 1:
+                raise ShapeError(f"window of {k} along spatial axis {axis}, wanted 1 or more")
             room = n + lo + hi - d * (k - 1) - 1
             if isinstance(room, int) and room < 0:
                 raise ShapeError(

@@ -329,6 +329,9 @@ class Model(Module):
         built = self.source.rebuild(arrays)
         training = self.training
         self._keep(built)
+        for name, t in self._state.items():  # the file's half precision has rounded what is trained in float32
+            if name in arrays and arrays[name].dtype == t.dtype:
+                t.data = arrays[name]
         return self.train(training)
 
     def extra_repr(self) -> str:

@@ -1,6 +1,7 @@
 """Fixtures and marks that every test folder shares."""
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,6 +43,24 @@ def pytest_collection_modifyitems(items):
         if marked and (reason := reason_to_skip()):
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+SUMMARY = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def summary(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """A function that adds a line to what is printed after the tests."""
+    lines = request.config.stash.setdefault(SUMMARY, [])
+    return lines.append
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    lines = config.stash.get(SUMMARY, [])
+    if lines:
+        terminalreporter.section("totals")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

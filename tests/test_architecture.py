@@ -23,7 +23,7 @@ MODULE_LEVEL = {  # libraries besides the standard library that a floor may impo
     FACE: set(),
 }
 ON_USE = {  # libraries that may be imported inside a function only
-    "ops": {"cupy", "cupyx", "cupy_backends", "cudnn", "nvmath", "cuda", "llvmlite"},
+    "ops": {"cupy", "cupyx", "cupy_backends", "cudnn", "nvmath", "cuda", "llvmlite", "PIL"},  # PIL: ImageDecoder
     "runtime": {"cupy", "cupyx", "cupy_backends", "cudnn", "nvmath", "cuda", "llvmlite", "mpi4py"},
     "importers": set(),
     "tools": {"cupy", "cupyx", "mpi4py"},

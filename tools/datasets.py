@@ -14,7 +14,7 @@ from ..ops.types import HALF, Array, TensorType, is_float
 from .images import SUFFIXES, Preparation, layout_of, read_image
 
 if TYPE_CHECKING:
-    from ..runtime.model import ValueInfo
+    from ..runtime.built import ValueInfo
 
 KEPT_BYTES = 1 << 30
 """Photos are read once and kept if they fit into this."""

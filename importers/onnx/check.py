@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...ops.errors import InvalidGraphError
+from ...ops.errors import InvalidGraphError, LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import onnx
 
@@ -48,6 +48,54 @@ def sorted_nodes(
                     f"graph {where!r}: {node.op_type} {node.name!r} reads {name!r}, which nothing defines"
                 )
     return _topological(nodes, needs, producer, where)
+
+
+NODES_LIMIT = 1_000_000
+"""How many nodes the functions of a file may expand to."""
+CALL_DEPTH = 64
+"""How deep functions may call each other."""
+
+Key = tuple[str, str]
+
+
+def check_functions(nodes: Iterable[onnx.NodeProto], functions: dict[Key, onnx.FunctionProto]) -> None:
+    """Check that the calls of model-local functions come to an end, and to one of this world.
+
+    Raises:
+        InvalidGraphError: if functions call each other in a circle.
+        LoadError: if they expand to more than `NODES_LIMIT` nodes, or call each other more than `CALL_DEPTH` deep.
+    """
+    sizes: dict[Key, int] = {}
+
+    def size(key: Key, path: tuple[Key, ...]) -> int:
+        if key in path:
+            circle = " -> ".join(name for _, name in (*path[path.index(key) :], key))
+            raise InvalidGraphError(f"functions call each other in a circle: {circle}")
+        if len(path) >= CALL_DEPTH:
+            raise LoadError(f"functions call each other more than {CALL_DEPTH} deep, at {key[1]}")
+        if key not in sizes:
+            sizes[key] = count(functions[key].node, (*path, key))
+        return sizes[key]
+
+    def count(body: Iterable[onnx.NodeProto], path: tuple[Key, ...]) -> int:
+        total = 0
+        for node in _with_subgraphs(body):
+            key = ("" if node.domain == "ai.onnx" else node.domain, node.op_type)
+            total += size(key, path) if key in functions else 1
+            if total > NODES_LIMIT:
+                raise LoadError(f"the calls of {node.op_type} expand to more than {NODES_LIMIT:,} nodes")
+        return total
+
+    if functions:
+        count(nodes, ())
+
+
+def _with_subgraphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for a in node.attribute:
+            for g in ([a.g] if a.HasField("g") else []) + list(a.graphs):
+                yield from _with_subgraphs(g.node)
 
 
 def _last_constants(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:

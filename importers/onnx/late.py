@@ -79,7 +79,7 @@ def postponed(node: NodeView, inputs: Sequence[Value | None]) -> tuple[Value, ..
 
 def _output_types(node: NodeView, inputs: Sequence[Value | None]) -> tuple[ValueType, ...]:
     """Return the types that the standard's inference finds, else unknown ones like the first input's."""
-    from onnx import defs, helper, shape_inference
+    from onnx import checker, defs, helper, shape_inference
 
     known = {n: v for n, v in zip(node.proto.input, inputs, strict=True) if n and v is not None}
     try:
@@ -91,7 +91,7 @@ def _output_types(node: NodeView, inputs: Sequence[Value | None]) -> tuple[Value
             {n: to_proto(v.array, n) for n, v in known.items() if v.is_constant and v.array.size < 64},
             opset_imports=[helper.make_opsetid(node.domain, node.opset)],
         )
-    except (defs.SchemaError, shape_inference.InferenceError):
+    except (defs.SchemaError, shape_inference.InferenceError, checker.ValidationError):
         found = {}
     first = next((v.type for v in known.values()), None)
     unknown = TensorType(first.dtype, None) if isinstance(first, TensorType) else first

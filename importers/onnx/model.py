@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ...ops.errors import NotOnnxError
 from ...runtime.model import Model
-from .read import parse, read_model, strip
+from .read import broken_text, parse, read_model, strip
 from .source import OnnxSource
 
 
@@ -35,5 +36,10 @@ def load_bytes(data: bytes, *, name: str = "model", device: str = "cpu", widen_h
 
 
 def _model(source: OnnxSource, name: str, device: str) -> Model:
-    model = Model(source.build(), name=name, source=source)
+    try:
+        model = Model(source.build(), name=name, source=source)
+    except (TypeError, AttributeError) as error:
+        if (bad := broken_text(source.proto)) is not None:
+            raise NotOnnxError(f"{name}: a name in it is no UTF-8 text: {bad!r}") from error
+        raise
     return model if device == "cpu" else model.to(device)

@@ -7,6 +7,7 @@ does).
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...ops.budget import check_size
 from ...ops.errors import ExternalDataError, NotOnnxError
 from ...ops.types import Array
 from .tensors import dtype_of, to_array
@@ -98,6 +100,18 @@ def parse(data: bytes, where: str) -> onnx.ModelProto:
     return model
 
 
+def broken_text(message: Any) -> bytes | None:
+    """Return the first text field of a protobuf that is not UTF-8, which protobuf hands out as bytes."""
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else [value]
+        for v in values:
+            if field.type == field.TYPE_STRING and isinstance(v, bytes):
+                return v
+            if field.type == field.TYPE_MESSAGE and (found := broken_text(v)) is not None:
+                return found
+    return None
+
+
 def tensors_of(graph: onnx.GraphProto) -> Iterator[tuple[Any, onnx.TensorProto]]:
     """Yield (the field that holds it, tensor) of every initializer and tensor attribute, in subgraphs too."""
     for t in graph.initializer:
@@ -153,7 +167,9 @@ def _external(t: onnx.TensorProto, file: Path | None) -> Array:
         raise ExternalDataError(f"{what}: the model was not read from a file, so there is no folder to look in")
     source = locate(file, location, what)
     dtype = dtype_of(t.data_type)
-    count = int(np.prod(list(t.dims), dtype=np.int64)) if t.dims else 1
+    if any(d < 0 for d in t.dims):
+        raise ExternalDataError(f"{what}: its shape {tuple(t.dims)} has a negative size")
+    count = math.prod(t.dims)
     bits = _bits(dtype)
     wanted = (count * bits + 7) // 8
     try:
@@ -215,12 +231,13 @@ def densify(sparse: onnx.SparseTensorProto) -> Array:
         NotOnnxError: if its indices do not fit.
     """
     values, indices = to_array(sparse.values), to_array(sparse.indices)
-    dense = np.zeros(tuple(sparse.dims), values.dtype)
     try:
+        check_size("sparse tensor", tuple(sparse.dims), values.dtype.itemsize)
+        dense = np.zeros(tuple(sparse.dims), values.dtype)
         if indices.ndim == 1:
             dense.reshape(-1)[indices] = values
         else:
             dense[tuple(indices.T)] = values
-    except IndexError as error:
+    except (IndexError, ValueError) as error:
         raise NotOnnxError(f"sparse tensor {sparse.values.name!r}: {error}") from error
     return dense

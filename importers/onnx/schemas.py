@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from ...ops.errors import UnsupportedOperatorError
@@ -9,13 +10,17 @@ from ...ops.errors import UnsupportedOperatorError
 if TYPE_CHECKING:
     import onnx
 
+NEWEST = 2**31 - 1
+"""The largest version that `onnx` can be asked for."""
 
+
+@functools.cache
 def since_version(domain: str, op_type: str, opset: int) -> int:
     """Return the version that introduced the operator as this opset has it; 1 where no schema is known."""
     from onnx import defs
 
     try:
-        return int(defs.get_schema(op_type, opset, domain).since_version)
+        return int(defs.get_schema(op_type, min(max(opset, 0), NEWEST), domain).since_version)
     except defs.SchemaError:
         return 1
 
@@ -37,11 +42,16 @@ def check_opset(opset: int, where: str) -> None:
 
 def schema_function(domain: str, proto: onnx.NodeProto, opset: int) -> onnx.FunctionProto | None:
     """Return the body that the standard gives an operator, if it gives one."""
+    return _function(domain, proto.op_type, opset)
+
+
+@functools.cache
+def _function(domain: str, op_type: str, opset: int) -> onnx.FunctionProto | None:
     import onnx
     from onnx import defs
 
     try:
-        schema = defs.get_schema(proto.op_type, opset, domain)
+        schema = defs.get_schema(op_type, min(max(opset, 0), NEWEST), domain)
     except defs.SchemaError:
         return None
     if not schema.has_function:  # type: ignore[attr-defined]  # missing from onnx's stubs

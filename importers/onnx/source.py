@@ -17,6 +17,7 @@ from ...runtime.passes.convert_values import widen_half
 from ...runtime.passes.pipelines import PORTABLE
 from ...runtime.passes.rewriting import run_passes
 from .read import Weights
+from .tensors import dtype_of
 from .translate import BATCH, Imported, Translator
 from .types import value_type
 
@@ -117,8 +118,10 @@ class OnnxSource:
         return self._finish(imported, fixed=f"{mixing.source} works along the axis that counts the examples")
 
     def rebuild(self, arrays: dict[str, Array]) -> Built:
-        """Translate the file again with these tensors in place of its own, and keep them for saving."""
-        self.replaced = {**self.replaced, **{k: v for k, v in arrays.items() if k in self.places}}
+        """Translate the file again with these tensors, in its element types, for its own, and keep them for saving."""
+        for name, array in arrays.items():
+            if (place := self.places.get(name)) is not None:
+                self.replaced[name] = array.astype(dtype_of(place.data_type), copy=False)
         return self.build()
 
     def _finish(self, imported: Imported, fixed: str | None = None) -> Built:

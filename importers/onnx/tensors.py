@@ -22,13 +22,15 @@ def to_array(t: onnx.TensorProto) -> Array:
     import onnx
     from onnx import numpy_helper
 
-    if t.data_type == onnx.TensorProto.STRING:
-        out = np.empty(len(t.string_data), object)
-        out[:] = [_text(s) for s in t.string_data]
-        return out.reshape(tuple(t.dims))
+    if any(d < 0 for d in t.dims):
+        raise NotOnnxError(f"tensor {t.name!r}: its shape {tuple(t.dims)} has a negative size")
     try:
+        if t.data_type == onnx.TensorProto.STRING:
+            out = np.empty(len(t.string_data), object)
+            out[:] = [_text(s) for s in t.string_data]
+            return out.reshape(tuple(t.dims))
         return np.asarray(numpy_helper.to_array(t))
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, NotImplementedError) as error:
         raise NotOnnxError(f"tensor {t.name!r}: its data do not fit shape {tuple(t.dims)}: {error}") from error
 
 

@@ -20,12 +20,13 @@ from ...runtime.body import Body
 from ...runtime.graph import Graph, Value
 from ...runtime.report import Role
 from . import ops as _bindings
-from .check import sorted_nodes
+from .check import check_functions, sorted_nodes
 from .late import postponed
 from .node import NodeView
 from .read import Weights, densify
 from .registry import BINDINGS, bound_versions, translate
 from .schemas import check_opset, schema_function, since_version
+from .signature import check_node
 from .types import value_type
 from .weights import Roles
 
@@ -119,6 +120,7 @@ class Translator:
         """
         opsets = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in self.model.opset_import}
         check_opset(opsets.get("", 1), "the model")
+        check_functions(self.model.graph.node, {key[:2]: f for key, f in self.functions.items()})
         self._refuse_unsupported(opsets)
         scope = Scope(self.root, opsets=opsets)
         proto = self.model.graph
@@ -201,6 +203,7 @@ class Translator:
         before, outer_source = len(graph.nodes), graph.source
         graph.source = view
         try:
+            check_node(view, inputs)
             if (domain, proto.op_type, version) not in BINDINGS and (
                 body := schema_function(domain, proto, opset)
             ) is not None:
@@ -208,7 +211,9 @@ class Translator:
             else:
                 results = self._translated(view, inputs, graph)
         except OnnxGradError as error:
-            raise _at(view, error) from error
+            if (located := _at(view, error)) is error:
+                raise
+            raise located from error
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             raise LoadError(f"{view}: its inputs or attributes are not as the operator wants them: {error}") from error
         finally:
@@ -292,6 +297,10 @@ class Translator:
         """Inline a function: its inputs are the call's, its attribute references the call's attributes."""
         if outer.depth >= DEPTH_LIMIT:
             raise LoadError(f"functions call each other more than {DEPTH_LIMIT} deep, at {function.name}")
+        if len(inputs) > len(function.input):
+            raise InvalidGraphError(
+                f"{call.op_type} {call.name!r}: the function takes {len(function.input)} inputs, found {len(inputs)}"
+            )
         given = {a.name: a for a in call.attribute}
         attributes = {a.name: a for a in function.attribute_proto} | {n: given[n] for n in given}
         opsets = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in function.opset_import}

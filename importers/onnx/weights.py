@@ -3,6 +3,9 @@
 A float tensor is a parameter where it ends in a weight position: the weight of a Conv, an operand of a MatMul, a table
 that is gathered from, a scale or bias that is multiplied or added. It may get there through wrappers (Transpose, Cast,
 Slice ..., or arithmetic among constants). This is decided on the ONNX nodes, so that the names are the file's own.
+
+Where the exporter says what a tensor is, that holds: PyTorch's newer one writes it beside each weight, and its older
+one writes the module's tensors as initializers, under their names, and its own constants as Constant nodes.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ PARAMETERS: dict[str, frozenset[int]] = {
     "RMSNormalization": frozenset({1}),
     "SimplifiedLayerNormalization": frozenset({1}), "SkipLayerNormalization": frozenset({2, 3, 4}),
     "SkipSimplifiedLayerNormalization": frozenset({2, 3}), "EmbedLayerNormalization": frozenset({2, 3, 4, 5, 6}),
+    "AffineGrid": frozenset({0}), "GridSample": frozenset({0}),
     "Attention": frozenset({1, 2}), "MultiHeadAttention": frozenset({3}), "BiasGelu": frozenset({1}),
     "BiasSplitGelu": frozenset({1}), "FastGelu": frozenset({1}), "PRelu": frozenset({1}),
     "LSTM": frozenset({1, 2, 3, 7}), "GRU": frozenset({1, 2, 3}), "RNN": frozenset({1, 2, 3}),
@@ -47,9 +51,14 @@ ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Sum"})
 WRAPPERS = frozenset(
     {"Identity", "Transpose", "Cast", "CastLike", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Slice",
      "Split", "Concat", "Tile", "Pad", "SplitToSequence", "SequenceAt", "SequenceConstruct", "ConcatFromSequence",
-     "DequantizeLinear", "ScatterND"}
+     "DequantizeLinear", "ScatterND", "ScatterElements", "Resize"}
 )  # fmt: skip
 """Operators that hand a weight on: what they make is a weight if what they take is."""
+SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
+"""Operators that hand on their first input alone, among constants too: the others are scales and zero points."""
+
+SAID = "pkg.torch.export.graph_signature.InputSpec.kind"
+"""Under which PyTorch's newer exporter writes what a tensor of the module is."""
 
 
 @dataclass
@@ -84,6 +93,8 @@ class Roles:
         self._constant: set[tuple[int, str]] = set()
         self._depth = 0
         initializers = {t.name for t in model.graph.initializer}
+        self._said = {v.name: p.value for v in model.graph.value_info for p in v.metadata_props if p.key == SAID}
+        self._named_by_module = _named_by_module(model)
         self.main = self._index(model.graph.node, [i.name for i in model.graph.input if i.name not in initializers])
         self._mark(model.graph)
 
@@ -119,8 +130,18 @@ class Roles:
         if not is_float(array.dtype):
             return Role("constant", f"{array.dtype} values have no gradient")
         found: list[Role] = []
+        maker = self.main.made_by.get(name)
+        if self._named_by_module and maker is not None and maker.op_type == "Constant":
+            return Role("constant", "a constant of the exporter's, not a tensor of the module")
         for use, via in self._ends(name, self.main, set(), ()):
-            found.append(self._judge(use, via, array))
+            found.append(self._judge(use, via, array, name))
+        said = self._said.get(name)
+        if said == "PARAMETER" and found:
+            return Role("parameter", f"the file says so, {found[0].reason}")
+        if said is not None and any(role.kind != "constant" for role in found):
+            return Role("buffer", f"the file says so, {found[0].reason}")
+        if self._said and said is None and array.size > 1 and np.ptp(array.astype(np.float32)) == 0:
+            return Role("constant", "filler that the exporter made")
         for kind in ("parameter", "buffer"):
             for role in found:
                 if role.kind == kind:
@@ -143,8 +164,9 @@ class Roles:
                     yield from self._ends(function.input[use.index], inner, seen, (*via, node.op_type))
                 continue
             arithmetic_on_constants = scope is self.main and all(o in self._constants for o in node.output if o)
-            if (node.op_type in WRAPPERS and use.index == 0) or arithmetic_on_constants or node.op_type in (
-                "Concat", "SequenceConstruct",
+            hands_on = node.op_type in WRAPPERS and use.index == 0
+            if hands_on or node.op_type in ("Concat", "SequenceConstruct") or (
+                arithmetic_on_constants and not (node.op_type in SCALED and use.index > 0)
             ):  # fmt: skip
                 for out in node.output:
                     yield from self._ends(out, scope, seen, (*via, node.op_type))
@@ -153,9 +175,11 @@ class Roles:
                 continue
             yield use, via
 
-    def _judge(self, use: _Use, via: tuple[str, ...], array: Array) -> Role:
+    def _judge(self, use: _Use, via: tuple[str, ...], array: Array, name: str) -> Role:
         op, where = use.node.op_type, f"{use.node.op_type} {use.node.name!r}".replace(" ''", "")
         through = f" through {', '.join(dict.fromkeys(via))}" if via else ""
+        if array.size == 1 and ("Expand" in via or not WRAPPERS.issuperset(via)):
+            return Role("constant", f"scalar that {where} takes{through}")
         if use.index in PARAMETERS.get(op, ()):
             return Role("parameter", f"input {use.index} of {where}{through}")
         if use.index in BUFFERS.get(op, ()):
@@ -164,15 +188,22 @@ class Roles:
             if array.ndim >= 2:
                 return Role("parameter", f"table that {where} gathers from{through}")
             return Role("constant", f"a list that {where} picks from{through}")
+        if op in ("GatherND", "GatherElements") and use.index == 0:
+            return Role("parameter", f"table that {where} gathers from{through}")
+        if op in ("Concat", "Where") and looks_counted(array):
+            return Role("constant", f"whole numbers that {where} takes{through}")
+        varied = array.size > 1 and np.ptp(array.astype(np.float32)) > 0
+        if op == "Where" and use.index > 0 and varied and not looks_like_mask(array):
+            return Role("parameter", f"learned values that {where} picks{through}")
         if op == "Concat":
-            if array.ndim >= 2 and array.size > 1 and np.ptp(array.astype(np.float32)) > 0:
+            if array.ndim >= 2 and varied:
                 return Role("parameter", f"learned values joined by {where}{through}")
             return Role("constant", f"filler joined by {where}{through}")
         if op in ARITHMETIC:
-            return self._operand(use, where, through, array)
+            return self._operand(use, where, through, array, name)
         return Role("constant", f"input {use.index} of {where}{through}, not a weight position")
 
-    def _operand(self, use: _Use, where: str, through: str, array: Array) -> Role:
+    def _operand(self, use: _Use, where: str, through: str, array: Array, name: str) -> Role:
         others = [n for i, n in enumerate(use.node.input) if i != use.index]
         other_ops = {use.scope.made_by[n].op_type for n in others if n in use.scope.made_by}
         if array.size == 1:
@@ -184,9 +215,13 @@ class Roles:
             }
             if after_product and array.ndim >= 1:
                 return Role("parameter", f"bias added by {where}{through}")
+            if name in self._named_by_module:
+                return Role("parameter", f"scalar of the module in {where}{through}")
             return Role("constant", f"scalar operand of {where}{through}")
         if looks_like_mask(array):
             return Role("constant", f"mask applied by {where}{through}")
+        if looks_counted(array):
+            return Role("constant", f"whole numbers in {where}{through}")
         if use.node.op_type in ("Sub", "Div", "Mul") and any(n in use.scope.inputs for n in others):
             return Role("buffer", f"normalises the model's input in {where}{through}")
         return Role("parameter", f"operand of {where}{through}")
@@ -200,6 +235,21 @@ def looks_like_mask(array: Array) -> bool:
         return False
     huge = bool(np.any(values <= -1e4) or np.any(np.isinf(values)))
     return huge or (values.size == 2 and values.tolist() == [0.0, 1.0])
+
+
+def looks_counted(array: Array) -> bool:
+    """Whether an array holds whole numbers, three different ones or more: positions, a grid, sizes of anchors."""
+    values = array.reshape(-1)[:65536].astype(np.float64)
+    return bool(np.isfinite(values).all() and np.array_equal(values, np.round(values)) and np.unique(values).size > 2)
+
+
+def _named_by_module(model: onnx.ModelProto) -> frozenset[str]:
+    """Return the initializers that carry the names of a module's tensors, in a file of PyTorch's older exporter."""
+    nodes = model.graph.node
+    if model.producer_name != "pytorch" or any(n.name.startswith("node_") for n in nodes):
+        return frozenset()
+    names = (t.name for t in model.graph.initializer)
+    return frozenset(n for n in names if not (n.startswith(("onnx::", "/")) or n.isdigit()))
 
 
 RoleOf = Callable[[str, Array], Role]

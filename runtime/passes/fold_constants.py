@@ -15,7 +15,7 @@ import numpy as np
 
 from ...ops.dims import Dim, symbols_in
 from ...ops.errors import OnnxGradError
-from ...ops.types import TensorType
+from ...ops.types import TensorType, nbytes
 from ..graph import Graph, Node, Value
 from .rewriting import PassResult, rebuild
 
@@ -36,13 +36,15 @@ def fold_constants(graph: Graph) -> PassResult:
         values = [v for a in args for v in (a if isinstance(a, list) else [a]) if isinstance(v, Value)]
         if not values or not all(v.is_constant for v in values) or _binds_symbols(node):
             return None
+        limit = max(LIMIT_BYTES, 2 * sum(v.array.nbytes for v in values))
+        if sum(nbytes(v.type) or 0 for v in node.outputs if isinstance(v.type, TensorType)) > limit:
+            return None
         try:
             result = node.op.run(*(_array(a) for a in args), **node.attrs)
-        except OnnxGradError:
-            return None
+        except (OnnxGradError, ValueError, TypeError, IndexError, ArithmeticError, MemoryError):
+            return None  # it says so, and where, when it runs
         results = result if node.several else (result,)
-        size = sum(getattr(r, "nbytes", LIMIT_BYTES + 1) for r in results)
-        if size > max(LIMIT_BYTES, 2 * sum(v.array.nbytes for v in values)):
+        if sum(getattr(r, "nbytes", LIMIT_BYTES + 1) for r in results) > limit:
             return None
         folded += 1
         return tuple(new.constant(np.asarray(r), v.name) for r, v in zip(results, node.outputs, strict=True))

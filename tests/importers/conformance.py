@@ -11,6 +11,7 @@ import functools
 import importlib
 import json
 import pkgutil
+import sys
 import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -60,16 +61,32 @@ def node_modules() -> tuple[str, ...]:
     return tuple(m for m in found if not m.rpartition(".")[2].startswith("_"))
 
 
+_OWNER: dict[str, str] = {}
+
+
 @functools.cache
 def node_tests(module: str) -> tuple[Case, ...]:
-    """Return the cases that a module makes when it is imported."""
-    before = len(node_cases._NodeTestCases)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        importlib.import_module(module)
+    """Return the cases that a module makes when it is run; one that others import too belongs to the first."""
+    kept = node_cases._NodeTestCases, node_cases._existing_names
+    node_cases._NodeTestCases, node_cases._existing_names = [], {}
+    again = sys.modules.get(module)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if again:
+                importlib.reload(again)
+            else:
+                importlib.import_module(module)
+        made, names = node_cases._NodeTestCases, node_cases._existing_names
+    finally:
+        node_cases._NodeTestCases, node_cases._existing_names = kept
+    if not again:
+        node_cases._NodeTestCases.extend(made)
+        node_cases._existing_names.update(names)
     return tuple(
         Case("node", c.name, c.model, [tuple(map(_values, s)) for s in c.data_sets], c.rtol, c.atol)
-        for c in node_cases._NodeTestCases[before:]
+        for c in made
+        if _OWNER.setdefault(c.name, module) == module
     )
 
 

@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from onnx import TensorProto, helper, numpy_helper
 
-INTEGERS = (0, 1, -1, 2, 3, 7, 40, 1 << 20, 1 << 31, 1 << 62, -(1 << 63), (1 << 63) - 1)
+INTEGERS = (0, 1, -1, 2, 3, 7, 40, 4096, 1 << 40, 1 << 62, -(1 << 63), (1 << 63) - 1)
 FLOATS = (0.0, -1.0, 1e-30, 1e30, float("nan"), float("inf"))
 TEXTS = ("", "x", "y", "w", "nothing", "ai.onnx", "com.microsoft", "float", "é\x00")
 
@@ -153,16 +153,27 @@ def fields(message: Any) -> list[tuple[Any, Any]]:
     ]
 
 
+def _with_number(data: bytes, place: int, value: int) -> bytes:
+    """Return raw data with one 64-bit integer replaced, where there is room for one."""
+    if len(data) < 8:
+        return data
+    at = place % (len(data) // 8) * 8
+    return data[:at] + (value & (1 << 64) - 1).to_bytes(8, "little") + data[at + 8 :]
+
+
 def replace(message: Any, field: Any, place: int, choice: int) -> None:
     """Put another value of its kind into a field, or take one out of a list."""
     kinds: dict[Any, Any] = {
         FieldDescriptor.CPPTYPE_STRING: TEXTS, FieldDescriptor.CPPTYPE_FLOAT: FLOATS, FieldDescriptor.CPPTYPE_DOUBLE: FLOATS,
     }  # fmt: skip
-    values = kinds.get(field.cpp_type, INTEGERS)
+    numbers = field.name == "raw_data" and choice % 2
+    values = INTEGERS if numbers else kinds.get(field.cpp_type, INTEGERS)
     value = values[choice % len(values)]
     if field.type == FieldDescriptor.TYPE_BYTES:
-        value = value.encode()
-    elif field.cpp_type in (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_ENUM):
+        value = value.encode() if isinstance(value, str) else _with_number(getattr(message, field.name), place, value)
+    elif field.type == FieldDescriptor.TYPE_ENUM:
+        value = field.enum_type.values[choice % len(field.enum_type.values)].number
+    elif field.cpp_type == FieldDescriptor.CPPTYPE_INT32:
         value = max(-(1 << 31), min(value, (1 << 31) - 1))
     if field.is_repeated:
         items = getattr(message, field.name)

@@ -102,7 +102,7 @@ def _indices() -> Iterator[Row]:
             )  # fmt: skip
         yield Row("ReduceSum", [X, ints(axis)], {}, (1,), name=f"axis{axis}")
         yield Row("ReduceMax", [X, ints(axis)], {}, (1,), name=f"axis{axis}")
-        yield Row("Unsqueeze", [X, ints(axis if axis != 2 else 3, 0)], {}, (1,), name=f"axis{axis}")
+        yield Row("Unsqueeze", [X, ints({2: 4, -3: -5}.get(axis, axis), 0)], {}, (1,), name=f"axis{axis}")
         yield Row("Squeeze", [X, ints(axis)], {}, (1,), name=f"axis{axis}")
         yield Row("Slice", [X, ints(0), ints(1), ints(axis)], {}, (3,), name=f"axis{axis}")
         yield Row("LayerNormalization", [X, f(4)], {"axis": axis}, name=f"axis{axis}")
@@ -147,7 +147,6 @@ def _pads_and_windows() -> Iterator[Row]:
     for mode in ("constant", "reflect", "edge", "wrap"):
         for name, pads in (("huge", (0, 0, HUGE, 0)), ("least", (INT64_MIN, 0, 0, 0)), ("below", (-3, 0, -3, 0))):
             yield Row("Pad", [X, ints(*pads)], {"mode": mode}, (1,), opset=19, name=f"{mode}-{name}")
-    yield Row("Pad", [X, ints(0, 0, 4, 4)], {"mode": "reflect"}, (1,), name="reflect-too-far")
     yield Row("Pad", [X, ints(0, 0, 1)], {}, (1,), name="odd-count")
     window: dict[str, list[tuple[str, dict[str, Any]]]] = {
         "all": [
@@ -231,8 +230,9 @@ def test_refused(row: Row) -> None:
         with pytest.raises(OnnxGradError) as caught:
             found = load_bytes(proto.SerializeToString()).run(feeds)
             pytest.fail(f"gave {[np.shape(v) for v in found]}")
-        assert row.op in str(caught.value), caught.value
-        assert "node" in str(caught.value)
+        message = str(caught.value)
+        assert f"{row.op}-" in message or "'node/" in message, message  # or the node that its function body has
+        assert "'node" in message
         error: BaseException | None = caught.value
         while error is not None:
             assert not isinstance(error, MemoryError | RecursionError), "the sizes were found out by trying"
@@ -282,7 +282,7 @@ def test_zero_size_is_no_error() -> None:
         load_bytes(proto.SerializeToString()).run({f"x{i}": a for i, a in enumerate(row.inputs)})
 
 
-@pytest.mark.parametrize("op", ["ReduceMax", "ArgMax", "MaxPool"])
+@pytest.mark.parametrize("op", ["ArgMax", "MaxPool"])
 def test_nothing_to_choose_from(op: str) -> None:
     x, attrs = (f(1, 1, 0, 3), {"kernel_shape": [2, 2]}) if op == "MaxPool" else (f(0, 3), {})
     types = [TensorProto.FLOAT if op != "ArgMax" else TensorProto.INT64]
@@ -315,32 +315,32 @@ def test_functions_that_double_each_time() -> None:
         load_bytes(model([call], functions=[twice(k) for k in range(51)]))
 
 
-def _nested(depth: int) -> onnx.NodeProto:
-    node = helper.make_node("Abs", ["x"], ["z0"], name="innermost")
-    for k in range(depth):
-        graph = helper.make_graph([node], f"g{k}", [], [onnx.ValueInfoProto(name=f"z{k}")])
-        node = helper.make_node("If", ["c"], [f"z{k + 1}"], name=f"if{k}", then_branch=graph, else_branch=graph)
-    node.output[0] = "y"
-    return node
+def _field(number: int, payload: bytes) -> bytes:
+    """Return a protobuf field that holds a message; `helper` cannot copy messages that are nested this deep."""
+    size, n = b"", len(payload)
+    while n >= 128:
+        size, n = size + bytes([n & 127 | 128]), n >> 7
+    return bytes([number << 3 | 2]) + size + bytes([n]) + payload
 
 
-def _chain(depth: int) -> onnx.NodeProto:
-    """Return nested Ifs, one branch of each deep: the file stays small."""
-    node = helper.make_node("Abs", ["x"], ["z0"], name="innermost")
+def _nested(depth: int) -> bytes:
+    """Return a model of Ifs inside each other, one branch of each deep."""
+    node = helper.make_node("Abs", ["x"], ["z0"], name="innermost").SerializeToString()
     for k in range(depth):
-        deep = helper.make_graph([node], f"g{k}", [], [onnx.ValueInfoProto(name=f"z{k}")])
         flat = helper.make_graph([helper.make_node("Neg", ["x"], ["n"])], f"e{k}", [], [onnx.ValueInfoProto(name="n")])
-        node = helper.make_node("If", ["c"], [f"z{k + 1}"], name=f"if{k}", then_branch=deep, else_branch=flat)
-    node.output[0] = "y"
-    return node
-
-
-def test_nesting_a_hundred_deep() -> None:
-    condition = onnx.numpy_helper.from_array(np.array(True), "t")
-    nodes = [helper.make_node("ReduceSum", ["x"], ["s"]), helper.make_node("Greater", ["s", "zero"], ["c"])]
+        outer = helper.make_node("If", ["c"], [f"z{k + 1}"], name=f"if{k}", else_branch=flat)
+        graph = helper.make_graph([], f"g{k}", [], [onnx.ValueInfoProto(name=f"z{k}")])
+        deep = onnx.AttributeProto(name="then_branch", type=onnx.AttributeProto.GRAPH).SerializeToString()
+        deep += _field(6, graph.SerializeToString() + _field(1, node))
+        node = outer.SerializeToString() + _field(5, deep)
     zero = onnx.numpy_helper.from_array(np.float32(0), "zero")
-    data = model([*nodes, _chain(30)], initializers=[condition, zero])
-    np.testing.assert_array_equal(load_bytes(data).run({"x": f(2)})[0], f(2))
-    for depth in (24, 100):
+    before = [helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0), helper.make_node("Greater", ["s", "zero"], ["c"])]
+    data = model([*before, helper.make_node("Identity", [f"z{depth}"], ["y"])], initializers=[zero])
+    return data + _field(7, _field(1, node))
+
+
+def test_nesting() -> None:
+    np.testing.assert_array_equal(load_bytes(_nested(25)).run({"x": f(2)})[0], f(2))
+    for depth in (40, 100, 1000):
         with pytest.raises(LoadError):
-            load_bytes(model([*nodes, _chain(100)], initializers=[condition, zero]))
+            load_bytes(_nested(depth))

@@ -7,6 +7,7 @@ last place. All else is compared with the case's own tolerance, element types an
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,14 +33,11 @@ STORED = ("simple", "pytorch-operator", "pytorch-converted", "real")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def print_totals(request: pytest.FixtureRequest) -> Any:
+def totals(summary: Callable[[str], None]) -> Any:
     yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and SEEN:
-        reporter.write_line("")
-        for suite, seen in SEEN.items():
-            shown = "light (real networks)" if suite == "real" else suite
-            reporter.write_line(f"conformance: {PASSED[suite]} of {seen} {shown} tests")
+    for suite, seen in SEEN.items():
+        shown = "light (real networks)" if suite == "real" else suite
+        summary(f"conformance: {PASSED[suite]} of {seen} {shown} tests")
 
 
 def check(case: Case) -> None:

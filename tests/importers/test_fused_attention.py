@@ -8,7 +8,7 @@ import pytest
 from onnxgrad.ops.errors import UnsupportedAttributeError
 
 from .one_node import ort_node, run_node
-from .test_attention import agree, f32
+from .test_attention import agree, f32, loosely
 
 MICROSOFT = {"domain": "com.microsoft", "opset": 1}
 B, L, H, E = 2, 5, 4, 16
@@ -122,3 +122,19 @@ def test_group_query_attention_variants(attrs):
 def test_group_query_attention_with_a_sink():
     args = [*grouped(1, 7, 6, [6, 6]), None, None, None, None, f32(H)]
     agree("GroupQueryAttention", args, **HEADS)
+
+
+def test_sizes_may_be_known_only_at_run_time():
+    new = f32(B, 2, H * E), f32(B, 2, H * E, seed=1), f32(B, 2, H * E, seed=2)
+    past = f32(B, H, 3, E, seed=4), f32(B, H, 3, E, seed=5)
+    for op, inputs, how in (
+        (
+            "Attention",
+            [f32(B, L, 16), f32(16, 3 * H * E), None, MASKS["ends and starts"]],
+            {"num_heads": H, **MICROSOFT},
+        ),
+        ("MultiHeadAttention", [*new, None, None, None, *past], {"num_heads": H, "n_out": 3, **MICROSOFT}),
+        ("GroupQueryAttention", [*grouped(1, 7, 6, [6, 6]), *CACHES], {"do_rotary": 1, **HEADS}),
+    ):
+        for f, w in zip(loosely(op, inputs, **how), run_node(op, inputs, **how), strict=True):
+            np.testing.assert_allclose(f, w, rtol=1e-5, atol=1e-6)

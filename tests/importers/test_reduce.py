@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxgrad.ops.errors import UnsupportedError
+from onnxgrad.importers.onnx.model import load_bytes
+from onnxgrad.ops.errors import ShapeError
+from onnxgrad.runtime.tensor import Tensor
 
-from .one_node import ort_node, run_node
+from .one_node import one_node_model, ort_node, run_node
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0.2, 2, (2, 3, 4)).astype(np.float32)
@@ -71,9 +73,25 @@ def test_truth_values() -> None:
     agree("ReduceMin", [x, np.array([1])], opset=20, constants=[1])
 
 
-def test_axes_that_only_run_time_knows_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match=r"ReduceSum-13 'node'.*axes"):
-        run_node("ReduceSum", [X, AXES], opset=13)
+@pytest.mark.parametrize(("op_type", "version"), BY_INPUT.items())
+def test_axes_that_only_run_time_knows(op_type, version) -> None:
+    agree(op_type, [X, AXES], opset=version)
+    agree(op_type, [X, AXES[:1]], opset=version, keepdims=0)
+    agree(op_type, [X, np.array([], np.int64)], opset=version)
+    agree(op_type, [X, np.array([], np.int64)], opset=version, noop_with_empty_axes=op_type == "ReduceSum")
+
+
+def test_a_wrong_axis_at_run_time_names_the_node() -> None:
+    with pytest.raises(ShapeError, match=r"ReduceSum-13 'node'.*axes \(3,\)"):
+        run_node("ReduceSum", [X, np.array([3])], opset=13)
+
+
+def test_gradients_by_way_of_axes_that_only_run_time_knows() -> None:
+    model = load_bytes(one_node_model("ReduceL2", [X, AXES], opset=18, keepdims=0).SerializeToString())
+    x = Tensor(X, requires_grad=True)
+    y = model(x, AXES)
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), X / np.sqrt((X * X).sum((1, 2), keepdims=True)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("op_type", ["ArgMax", "ArgMin"])
@@ -90,7 +108,8 @@ def test_arg(op_type, version) -> None:
 @pytest.mark.parametrize("reverse", [0, 1])
 @pytest.mark.parametrize("version", [11, 14])
 def test_cumsum(version, exclusive, reverse) -> None:
-    agree("CumSum", [X, np.array(-1)], opset=version, constants=[1], exclusive=exclusive, reverse=reverse)
+    for constants in ([1], []):
+        agree("CumSum", [X, np.array(-1)], opset=version, constants=constants, exclusive=exclusive, reverse=reverse)
 
 
 def test_cumprod() -> None:

@@ -18,7 +18,8 @@ class OpCase:
         args: arrays (float64 where they are differentiable), Python scalars, None, or lists of arrays.
         reference: the same function by other means (plain NumPy loops, closed form, scipy, torch): `reference(*args)`.
         attrs: the attributes.
-        order: highest derivative that is checked; 0 for ops declared non-differentiable.
+        order: highest derivative that is checked; 0 for ops declared non-differentiable; None where differences say
+            nothing and a test of its own checks the gradient.
         tol: largest difference from the reference, relative to its largest magnitude.
         symbolic: also infer types with every size of the arrays replaced by a symbol.
         grad_tol: of the gradient check.
@@ -29,7 +30,7 @@ class OpCase:
     args: tuple[Any, ...]
     reference: Callable[..., Any] | None
     attrs: dict[str, Any] = field(default_factory=dict)
-    order: int = 2
+    order: int | None = 2
     tol: float = 1e-12
     symbolic: bool = True
     grad_tol: float = 1e-5

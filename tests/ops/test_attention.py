@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from onnxgrad.ops import reduce
-from onnxgrad.ops.attention import attention, attention_weights, linear_attention
+from onnxgrad.ops.attention import attention, attention_grad, attention_weights
 from onnxgrad.ops.errors import OpError, ShapeError
 from onnxgrad.ops.kernels.array import attention as kernels
+from onnxgrad.ops.linear_attention import linear_attention
 from onnxgrad.ops.types import type_of
 from onnxgrad.runtime import tape
 from onnxgrad.runtime.autodiff import differentiate
@@ -17,7 +18,7 @@ from onnxgrad.runtime.graph import Graph
 from onnxgrad.runtime.tensor import Tensor
 
 from .case import rand
-from .cases.attention import attended
+from .cases.attention import attended, grad_of
 
 
 @pytest.mark.oracle
@@ -48,6 +49,10 @@ def test_tiles_do_not_matter(window, limit, monkeypatch):
     attrs = {"scale": 0.4, "softcap": 2.0, **window}
     wanted = attended(q, k, v, mask, None, None, sink, **attrs)
     np.testing.assert_allclose(attention(q, k, v, mask, None, None, sink, **attrs), wanted, rtol=1e-10, atol=1e-12)
+    args = q, k, v, mask, None, None, sink
+    g = rand(*wanted.shape, seed=5)
+    for f, w in zip(attention_grad(g, wanted, *args, **attrs), grad_of(g, wanted, *args, **attrs), strict=True):
+        np.testing.assert_allclose(f, w, rtol=1e-9, atol=1e-11)
     p = attention_weights(q, k, mask, None, None, sink, **attrs)
     np.testing.assert_allclose(p[:, 3] @ v[:, 1], wanted[:, 3], rtol=1e-10, atol=1e-12)
 

@@ -144,6 +144,8 @@ def test_plan_agrees(case: OpCase) -> None:
 
 @each
 def test_gradients(case: OpCase) -> None:
+    if case.order is None:
+        pytest.skip("a test of its own")
     if case.order == 0:
         tensors = [Tensor(a, requires_grad=is_float(a.dtype)) if isinstance(a, np.ndarray) else a for a in case.args]
         outs = flat(case.op(*tensors, **case.attrs))

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from onnxgrad.ops import regions
-from onnxgrad.ops.regions import crop_and_resize, max_roi_pool, non_max_suppression, roi_align
+from onnxgrad.ops.errors import OpError, ShapeError
+from onnxgrad.ops.regions import crop_and_resize, max_roi_places, max_roi_pool, non_max_suppression, roi_align
+from onnxgrad.ops.types import type_of
 from onnxgrad.runtime.gradcheck import check_grads
 
 from .case import rand
@@ -50,3 +52,25 @@ def test_suppression_over_several_rounds():
     for most, overlap in ((400, 0.1), (50, 0.9), (7, 0.0)):
         args = boxes, scores, np.array([most]), np.array([overlap])
         np.testing.assert_array_equal(non_max_suppression(*args), suppressed(*args))
+
+
+@pytest.mark.parametrize("image", [-1, 2, np.iinfo(np.int64).min])
+def test_an_image_outside_the_batch_is_refused(image):
+    x, boxes, images = rand(2, 3, 4, 5), np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([image])
+    for mode in ("avg", "max"):
+        with pytest.raises(OpError, match="outside"):
+            roi_align(x, boxes, images, mode=mode, samples=2, **ATTRS)
+    with pytest.raises(OpError, match="outside"):
+        crop_and_resize(x, boxes, images, size=(2, 3), mode="bilinear", outside=0.0)
+    with pytest.raises(OpError, match="outside"):
+        max_roi_pool(x, np.array([[image, 0.0, 0.0, 2.0, 2.0]]), size=(2, 2), scale=1.0)
+
+
+def test_what_does_not_fit_is_refused():
+    x, boxes = type_of(rand(2, 3, 4, 5)), type_of(rand(2, 4))
+    with pytest.raises(ShapeError, match="wanted 5"):
+        max_roi_places.infer_types(x, boxes, size=(2, 2), scale=1.0)
+    with pytest.raises(ShapeError, match="one bin"):
+        crop_and_resize.infer_types(x, boxes, type_of(np.zeros(2, int)), size=(0, 2), mode="nearest", outside=0.0)
+    with pytest.raises(ShapeError, match="do not fit"):
+        non_max_suppression.infer_types(type_of(rand(1, 5, 4)), type_of(rand(1, 2, 6)))

@@ -52,3 +52,16 @@ def state_of(model):
 
 def settings_of(model):
     return model.training, {n: (t.requires_grad, t.grad) for n, t in model.named_parameters()}
+
+
+def half(model):
+    """The same model in a file of float16."""
+    from onnxgrad.importers.onnx.save import to_bytes
+
+    proto = onnx.load_from_string(to_bytes(model))
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for info in (*proto.graph.input, *proto.graph.output):
+        info.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.checker.check_model(proto, full_check=True)
+    return load_bytes(proto.SerializeToString())

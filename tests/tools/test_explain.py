@@ -223,6 +223,20 @@ def test_what_errors_say(call, said):
         call(cnn())
 
 
+def test_the_default_layer_is_one_that_the_score_depends_on():
+    """Two branches with a score each: the last convolution of the file belongs to the second."""
+    nodes = [
+        *(helper.make_node("Conv", ["x", w], [f"a{w}"], name=f"conv_{w}", kernel_shape=[3, 3]) for w in "vw"),
+        *(helper.make_node("GlobalMaxPool", [f"a{w}"], [f"p{w}"], name=f"pool_{w}") for w in "vw"),
+        helper.make_node("Concat", ["pv", "pw"], ["y"], name="join", axis=1),
+    ]
+    ones = np.ones((1, 1, 3, 3))
+    x = np.random.default_rng(0).random((2, 1, 5, 5), np.float32)
+    model = from_nodes(nodes, [("x", ["n", 1, 5, 5])], [("y", ["n", 2, 1, 1])], {"v": ones, "w": ones})
+    assert [grad_cam(model, x, target).layer for target in (0, 1)] == ["conv_v", "conv_w"]
+    assert not grad_cam(model, x, 0, layer="conv_w").values.any()
+
+
 def test_a_model_without_convolutions():
     with pytest.raises(InputError, match="no convolution"):
         grad_cam(linear()[0], np.zeros((1, 3), np.float32))
@@ -400,7 +414,6 @@ def test_grad_cam_equals_captums(pair, layer, index, relu):
         np.testing.assert_allclose(found.heatmap(1), large / large.max(), atol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_real_network_looks_at_the_goldfish(shared):
     """The heat of "goldfish" lies at the height of the fish."""
     from onnxgrad.importers.onnx.model import load
@@ -414,5 +427,15 @@ def test_a_real_network_looks_at_the_goldfish(shared):
     heat = found.heatmap()
     assert heat.shape == (224, 224)
     assert heat[90:190].sum() > 0.7 * heat.sum()
-    fine = integrated_gradients(model, x, steps=400)
-    assert abs(fine.delta[0]) < 1e-3 * abs(fine.score[0])
+
+
+@pytest.mark.parametrize("name", ["mnist8-cntk", "mnist-burn", "imageclassifier-cifar10-winml"])
+def test_integrated_gradients_of_trained_networks_add_up(shared, name):
+    from onnxgrad.importers.onnx.model import load
+
+    model = load(shared / "models" / name / "model.onnx")
+    with np.load(shared / "models" / name / "io.npz") as arrays:
+        x = arrays[f"in:{model.inputs[0].name}"]
+    found = integrated_gradients(model, x, steps=400)
+    difference = found.values.reshape(len(x), -1).sum(axis=1, dtype=np.float64) - found.delta
+    assert np.abs(found.delta).max() <= 1e-3 * np.abs(difference).max()

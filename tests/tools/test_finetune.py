@@ -415,3 +415,40 @@ def test_a_result_prints_as_a_table():
     result = tune(cnn(), epochs=2)
     lines = str(result).splitlines()
     assert len(lines) == 5 and "val_accuracy" in lines[0] and "*" in lines[1 + result.best_epoch]
+
+
+def test_a_single_number_is_an_example():
+    """Some models answer with a number a run, not with one row an example."""
+    from onnx import helper
+
+    from .small_models import from_nodes
+
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="dot")
+    model = from_nodes([node], [("x", [3])], [("y", [])], {"w": np.zeros(3)})
+    rng = np.random.default_rng(0)
+    batches = [(x, x.sum()) for x in rng.normal(size=(8, 3)).astype(np.float32)]
+    history = tune(model, batches, lr=0.1, epochs=20).history
+    assert history[-1]["loss"] < 0.1 * history[1]["loss"]
+
+
+def test_a_half_precision_model_trains_in_single_precision():
+    from onnxgrad.importers.onnx.model import load_bytes
+
+    from .small_models import half
+
+    model = half(cnn())
+    for head in (3, 4):
+        if head == 4:
+            model.replace_head(4, seed=0)
+        result = tune(model, train="head" if head == 4 else "all")
+        assert all(t.dtype == np.float32 for t in model.parameters())
+        assert result.best["val_accuracy"] > 0.8
+    masters = state_of(model)
+    assert any(np.any(a != a.astype(np.float16)) for a in masters.values())
+    model.replace_head(4, seed=1)
+    kept = [n for n in masters if not n.startswith("gemm1")]
+    for name in kept:
+        np.testing.assert_array_equal(masters[name], state_of(model)[name])
+    again = load_bytes(to_bytes(model))
+    x = DATA[0][:3].astype(np.float16)
+    np.testing.assert_allclose(model.run({"input": x})[0], again.run({"input": x})[0], atol=0.02)

@@ -190,6 +190,11 @@ def arrays_of(inputs: Inputs) -> list[Any]:
     return list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
 
 
+def rows_of(array: Any) -> int:
+    """Return the number of rows; a single number is one."""
+    return len(array) if array.ndim else 1
+
+
 def target_array(targets: Any) -> Array:
     """Return targets as int64 classes or float32 values.
 

@@ -188,7 +188,8 @@ class _Loop:
                     record |= self._validated(f"epoch {epoch}/{epochs}")
                 record |= {"lr": self._rate(), "seconds": time.perf_counter() - started}
                 self._end(record)
-                if on_epoch is not None and on_epoch(record) is True:
+                asked = None if on_epoch is None else on_epoch(record)
+                if isinstance(asked, bool | np.bool) and asked:
                     result.reason = f"on_epoch asked to stop after epoch {epoch}"
                     result.stopped_early = epoch < epochs
                     break

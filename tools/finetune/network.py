@@ -15,7 +15,7 @@ from ...runtime.frozen_prefix import FrozenPrefix, split
 from ...runtime.grad_mode import no_grad
 from ...runtime.model import Model
 from ...runtime.module import Module
-from .examples import Batch, Examples, Inputs, arrays_of, call, mapped
+from .examples import Batch, Examples, Inputs, arrays_of, call, mapped, rows_of
 from .objective import Objective
 from .progress import Progress
 
@@ -72,7 +72,7 @@ class Network:
         columns: list[list[Any]] = [[] for _ in self.prefix.boundary]
         targets = []
         for x, y in examples.batches(batch_size):
-            for column, feature in zip(columns, self._features(x, len(y)), strict=True):
+            for column, feature in zip(columns, self._features(x, rows_of(y)), strict=True):
                 column.append(feature)
             targets.append(y)
             progress.step()
@@ -88,7 +88,7 @@ class Network:
                 out = self._forward(x)
                 found = self.objective(out, y)
             except InputError:
-                if len(y) == 1:
+                if rows_of(y) == 1:
                     raise
             else:
                 yield out, found, y, 1.0
@@ -102,7 +102,7 @@ class Network:
     def _forward(self, x: Inputs) -> Any:
         if self.prefix is None:
             return self._whole(mapped(x, lambda a: to_device(a, self.device)))
-        return self.prefix(*(arrays_of(x) if self.cached else self._features(x, len(arrays_of(x)[0]))))
+        return self.prefix(*(arrays_of(x) if self.cached else self._features(x, max(map(rows_of, arrays_of(x))))))
 
     def _whole(self, x: Inputs) -> Any:
         if self.objective.logits and isinstance(self.model, Model):

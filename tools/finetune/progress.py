@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...ops.types import Array
+from .examples import rows_of
 
 
 class Progress:
@@ -39,8 +40,9 @@ class Tally:
 
     def add(self, loss: float, targets: Array, right: int | None) -> None:
         """Add a batch."""
-        self.loss += loss * len(targets)
-        self.examples += len(targets)
+        n = rows_of(targets)
+        self.loss += loss * n
+        self.examples += n
         if right is not None:
             self.right += right
             self.answers += targets.size

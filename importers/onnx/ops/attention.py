@@ -13,6 +13,7 @@ import numpy as np
 from ....ops import attention as att
 from ....ops import conv as conv_ops
 from ....ops import layout, normalize
+from ....ops import linear_attention as linear
 from ....ops import pointwise as pw
 from ....ops.create import shape_of
 from ....ops.dims import DimLike, at_least
@@ -129,9 +130,13 @@ def flex_attention(node: NodeView, q: Any, k: Any, v: Any) -> Any:
     precision = node.attr("softmax_precision", 11 if q.dtype == np.dtype(np.float64) else 1)
     if precision not in FLOATS:
         raise UnsupportedAttributeError(f"{node}: softmax_precision is {precision}, wanted one of {sorted(FLOATS)}")
-    scale = scale_of(node, q)
     if not node.has("score_mod") and not node.has("prob_mod"):
-        return att.attention(q, k, v, scale=scale)
+        return att.attention(q, k, v, scale=scale_of(node, q))
+    if node.has("scale") or isinstance(q.shape[3], int):
+        scale = scale_of(node, q)
+    else:  # subgraphs have to be translated now, before the head size is known
+        size = pw.cast(shape_of(q, start=3, end=4), dtype=str(q.dtype))
+        q, scale = pw.div(q, pw.sqrt(size)), 1.0
     s = _modified(node, "score_mod", pw.cast(att.scores(q, k, scale=scale), dtype=FLOATS[precision]))
     p = _modified(node, "prob_mod", normalize.softmax(s, axis=3))
     y = matmul(att.grouped(p, k), pw.cast(v, dtype=FLOATS[precision]))
@@ -175,13 +180,13 @@ def linear_attention(
     """LinearAttention: the four rules, decay a head or a key channel, beta a head or for all."""
     node.ignore("chunk_size")
     heads, shared = node.attr("q_num_heads"), node.attr("kv_num_heads")
-    rule = node.one_of("update_rule", "gated_delta", att.RULES)
+    rule = node.one_of("update_rule", "gated_delta", linear.RULES)
     q, k, v = split_heads(q, heads), split_heads(k, shared), split_heads(v, shared)
     if decay is not None:
         decay = split_heads(decay, shared)
     if beta is not None:
         beta = layout.unsqueeze(layout.transpose(beta, perm=(0, 2, 1)), axes=(3,))
-    y, state = att.linear_attention(q, k, v, state, decay, beta, scale=scale_of(node, q, zero=True), rule=rule)
+    y, state = linear.linear_attention(q, k, v, state, decay, beta, scale=scale_of(node, q, zero=True), rule=rule)
     return join_heads(y), state
 
 
@@ -191,10 +196,7 @@ def causal_conv_with_state(node: NodeView, x: Any, w: Any, bias: Any = None, sta
     """CausalConvWithState: a depthwise convolution over the state, then the input."""
     activation = node.one_of("activation", "none", ("none", "silu", "swish"))
     before = w.shape[2] - 1
-    if state is None:
-        x = layout.pad(x, pads=((before, 0),), axes=(2,))
-    else:
-        x = layout.concat(state, x, axis=2)
+    x = layout.pad(x, pads=((before, 0),), axes=(2,)) if state is None else layout.concat(state, x, axis=2)
     win = Window((1,), ((0, 0),), (1,), int(w.shape[0]))
     y = conv_ops.conv(x, w, win=win)
     if bias is not None:

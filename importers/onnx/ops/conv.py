@@ -7,7 +7,8 @@ from typing import Any
 from ....ops import conv as conv_ops
 from ....ops import layout
 from ....ops import pointwise as pw
-from ....ops.dims import DimLike, Shape, at_least
+from ....ops.dims import DimLike, Shape, at_least, show
+from ....ops.errors import ShapeError
 from ....ops.window import Window, same_pads
 from ..node import NodeView
 from ..registry import binds
@@ -16,6 +17,7 @@ from ..registry import binds
 def window(node: NodeView, size: Shape, kernel: Shape, *, dilated: bool = True) -> Window:
     """Return the window of a node's strides, pads or auto_pad, dilations; `auto_pad` ends here."""
     rank = len(kernel)
+    check_kernel(node, kernel)
     strides = tuple(node.attr("strides", [1] * rank))
     dilations = tuple(node.attr("dilations", [1] * rank)) if dilated else (1,) * rank
     pads = node.attr("pads", [0] * 2 * rank)
@@ -26,6 +28,18 @@ def window(node: NodeView, size: Shape, kernel: Shape, *, dilated: bool = True) 
     return Window(strides, pairs, dilations)
 
 
+def check_kernel(node: NodeView, kernel: Shape) -> None:
+    """Check that `kernel_shape`, where it is given, is the weight's.
+
+    Raises:
+        ShapeError: if it is not.
+    """
+    given = node.attr("kernel_shape")
+    fits = given is None or len(given) == len(kernel)
+    if not fits or any(isinstance(k, int) and k != g for g, k in zip(given or (), kernel, strict=False)):
+        raise ShapeError(f"kernel_shape is {given}, the weight's is {show(kernel)}")
+
+
 def add_channel_bias(y: Any, bias: Any) -> Any:
     """Add a bias of shape (C,) along axis 1 of (N, C, *S)."""
     return y if bias is None else pw.add(y, layout.reshape(bias, shape=(-1, *(1,) * (y.ndim - 2))))
@@ -34,7 +48,6 @@ def add_channel_bias(y: Any, bias: Any) -> Any:
 @binds("Conv", 1, 11, 22)
 def conv(node: NodeView, x: Any, w: Any, bias: Any = None) -> Any:
     """Conv: `auto_pad`, groups, dilations, an optional bias."""
-    node.ignore("kernel_shape")
     win = window(node, x.shape[2:], w.shape[2:])
     win = Window(win.strides, win.pads, win.dilations, node.attr("group", 1))
     return add_channel_bias(conv_ops.conv(x, w, win=win), bias)
@@ -69,8 +82,8 @@ def fused_conv(node: NodeView, x: Any, w: Any, bias: Any = None, residual: Any =
 @binds("ConvTranspose", 1, 11, 22)
 def conv_transpose(node: NodeView, x: Any, w: Any, bias: Any = None) -> Any:
     """ConvTranspose: `output_padding`, `output_shape` (which sets the pads), `auto_pad`, groups."""
-    node.ignore("kernel_shape")
     kernel, size = w.shape[2:], x.shape[2:]
+    check_kernel(node, kernel)
     rank = len(kernel)
     strides, dilations = node.attr("strides", [1] * rank), node.attr("dilations", [1] * rank)
     extra = node.attr("output_padding", [0] * rank)

@@ -46,7 +46,7 @@ def _before(ends: Any, keys: DimLike, starts: Any = None) -> Any:
 def padding_bias(node: NodeView, mask: Any, q: Any, keys: DimLike, filler: float) -> Any:
     """Return what a padding mask adds to the scores, broadcasting to (B, H, L, S).
 
-    Kinds: (B,) lengths; (2 B,) ends, then starts; (3 B + 2,) lengths, then offsets that the kernels do not read; (B, S),
+    Kinds: (B,) lengths; (2 B,) ends, then starts; (3 B + 2,) lengths, then offsets that do not matter here; (B, S) and
     (B, L, S) truth values as integers.
     """
     if mask is None:
@@ -58,7 +58,7 @@ def padding_bias(node: NodeView, mask: Any, q: Any, keys: DimLike, filler: float
         return layout.unsqueeze(_unless(seen, q, filler), axes=(1, 2) if mask.ndim == 2 else (1,))
     b = q.shape[0]
     ends, starts = mask, None
-    if mask.shape[0] != b:
+    if mask.shape[0] != b and int(mask.shape[0]) != int(b):  # symbols that differ are decided at run time
         ends = layout.slice_(mask, starts=(0,), stops=(b,), steps=(1,), axes=(0,))
         if mask.shape[0] == 2 * b:
             starts = layout.slice_(mask, starts=(b,), stops=(2 * b,), steps=(1,), axes=(0,))
@@ -161,16 +161,8 @@ def group_query_attention(
 ) -> Any:  # fmt: skip
     """GroupQueryAttention: new keys and values are written into a cache behind those of each entry's own length.
 
-    Args:
-        node: the node.
-        q, k, v: (B, L, heads * E); without k and v, all three in q.
-        past_key, past_value: the caches.
-        last: (B,), the place of each entry's last key.
-        total: the longest of the sequences, which says whether this is a prompt.
-        cos, sin, places: of the rotary embedding.
-        added: to the scores.
-        sink: a score a head without a value.
-        k_scale, v_scale, q_norm, k_norm: of quantised caches and of normalised heads, which are refused.
+    Without k and v all three are in q. `last` is the place of each entry's last key; `total`, the longest sequence,
+    says whether this is a prompt. Quantised caches and normalised heads are refused.
     """
     if any(x is not None for x in (k_scale, v_scale, q_norm, k_norm)):
         raise UnsupportedAttributeError(f"{node}: quantised caches and normalised heads are not supported")

@@ -76,7 +76,7 @@ def compress(node: NodeView, x: Any, condition: Any) -> Any:
 @binds("OneHot", 9, 11, 28)
 def one_hot(node: NodeView, indices: Any, depth: Any, values: Any) -> Any:
     axis = node.attr("axis", -1)
-    if has_rank(indices) and axis < 0:
+    if has_rank(indices) and -indices.ndim - 1 <= axis < 0:
         axis += indices.ndim + 1
     if not is_integer(indices.dtype):
         indices = pw.cast(indices, dtype="int64")

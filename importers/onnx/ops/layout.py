@@ -8,11 +8,12 @@ from typing import Any
 
 from ....ops import layout
 from ....ops.dims import Dim, DimLike, Shape, product
-from ....ops.errors import UnsupportedAttributeError
+from ....ops.errors import ShapeError, UnsupportedAttributeError
 from ....ops.types import TensorType
 from ....runtime.contents import dims_of, known_contents
 from ..node import NodeView
 from ..registry import binds
+from .reduce import integers
 
 
 def has_rank(x: Any) -> bool:
@@ -23,18 +24,6 @@ def has_rank(x: Any) -> bool:
 def axis_in(x: Any, axis: int) -> int:
     """Return an axis of x counted from the front, as it is where run time decides it or the rank of x."""
     return layout.axis_of(axis, x.ndim, "axis") if has_rank(x) and isinstance(axis, int) else axis
-
-
-def ints_of(node: NodeView, value: Any, what: str) -> tuple[int, ...]:
-    """Return the elements of an integer input that has to be known when the model is loaded.
-
-    Raises:
-        UnsupportedAttributeError: if it is not.
-    """
-    found = dims_of(value) if known_contents(value) is not None else (None,)
-    if not all(isinstance(d, int) for d in found):
-        raise UnsupportedAttributeError(f"{node}: {what} is computed at run time, wanted a constant")
-    return found
 
 
 def scalar_dim(value: Any) -> DimLike:
@@ -172,6 +161,8 @@ def flatten(node: NodeView, x: Any) -> Any:
     axis = node.attr("axis", 1)
     if not has_rank(x):
         return layout.flatten(x, axis=axis)
+    if not -x.ndim <= axis <= x.ndim:
+        raise ShapeError(f"axis {axis} is outside rank {x.ndim}")
     at = axis + x.ndim if axis < 0 else axis
     return layout.reshape(x, shape=(product(x.shape[:at]), product(x.shape[at:])))
 
@@ -195,7 +186,7 @@ def expand(node: NodeView, x: Any, shape: Any) -> Any:
 
 @binds("Tile", 1)
 def tile_1(node: NodeView, x: Any, tiles: Any, axis: Any) -> Any:
-    at = axis_in(x, ints_of(node, axis, "axis")[0])
+    at = axis_in(x, integers(node, axis, "axis")[0])
     return layout.tile(x, repeats=layout.swap((1,) * x.ndim, at, scalar_dim(tiles)))
 
 

@@ -8,7 +8,7 @@ from ....ops import index, layout
 from ....ops import normalize as norm
 from ....ops import pointwise as pw
 from ....ops import reduce as red
-from ....ops.errors import UnsupportedAttributeError
+from ....ops.errors import ShapeError, UnsupportedAttributeError
 from ....ops.types import HALF
 from ..node import NodeView
 from ..registry import binds
@@ -93,6 +93,8 @@ def group_norm(node: NodeView, x: Any, scale: Any, bias: Any) -> Any:
 
 
 def _per_channel(v: Any, channels: Any, groups: int) -> Any:
+    if groups < 1:
+        raise ShapeError(f"num_groups is {groups}, wanted 1 or more")
     wide = red.broadcast_to(layout.unsqueeze(v, axes=(1,)), shape=(groups, channels // groups))
     return layout.reshape(wide, shape=(channels,))
 
@@ -115,7 +117,7 @@ def _statistics(node: NodeView, x: Any, axis: int, epsilon: float, *, center: bo
 def layer_norm(node: NodeView, x: Any, scale: Any, bias: Any = None) -> Any:
     """LayerNormalization: `stash_type` asks for float32 statistics, which they are at least."""
     node.ignore("stash_type")
-    axis, epsilon = node.attr("axis", -1) % x.ndim, node.attr("epsilon", 1e-5)
+    axis, epsilon = layout.axis_of(node.attr("axis", -1), x.ndim, "axis"), node.attr("epsilon", 1e-5)
     y = norm.layer_norm(x, scale, bias, axis=axis, epsilon=epsilon)
     return (y, *_statistics(node, x, axis, epsilon, center=True))
 
@@ -126,7 +128,7 @@ def layer_norm(node: NodeView, x: Any, scale: Any, bias: Any = None) -> Any:
 def rms_norm(node: NodeView, x: Any, scale: Any) -> Any:
     """RMSNormalization, and the SimplifiedLayerNormalization that exporters wrote before it."""
     node.ignore("stash_type")
-    axis, epsilon = node.attr("axis", -1) % x.ndim, node.attr("epsilon", 1e-5)
+    axis, epsilon = layout.axis_of(node.attr("axis", -1), x.ndim, "axis"), node.attr("epsilon", 1e-5)
     y = norm.rms_norm(x, scale, axis=axis, epsilon=epsilon)
     return (y, *_statistics(node, x, axis, epsilon, center=False))
 

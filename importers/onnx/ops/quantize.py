@@ -15,6 +15,7 @@ from ....ops import pointwise as pw
 from ....ops import quantize as q
 from ....ops.dims import Dim
 from ....ops.errors import UnsupportedAttributeError
+from ....ops.types import is_float
 from ....ops.window import Window
 from ..node import NodeView
 from ..registry import binds
@@ -81,7 +82,19 @@ def dequantize_linear(node: NodeView, x: Any, scale: Any, zero: Any = None) -> A
     axis, block, wanted = node.attr("axis", 1), node.attr("block_size", 0), node.attr("output_dtype", 0)
     dtype = dtype_of(wanted) if wanted else scale.dtype
     scale, zero = (along(node, x, v, axis, block) for v in (scale, zero))
+    made = getattr(x, "node", None)
+    if made is not None and made.op is q.quantize_linear and is_float(made.args[0].dtype) and is_float(dtype):
+        return _straight_through(made, scale, zero, dtype)
     return real(x, scale, zero, dtype)
+
+
+def _straight_through(made: Any, scale: Any, zero: Any, dtype: np.dtype[Any]) -> Any:
+    """Return what was quantised and is dequantised here, in one op, which a gradient goes through."""
+    x, first, zero_first = (*made.args, None)[:3]
+    if zero is None and zero_first is None:
+        return q.fake_quantize(x, first, scale, to=str(dtype), **made.attrs)
+    zeros = [np.zeros((), made.attrs["dtype"]) if z is None else z for z in (zero_first, zero)]
+    return q.fake_quantize(x, first, scale, *zeros, to=str(dtype), **made.attrs)
 
 
 @binds("DynamicQuantizeLinear", 11)
@@ -109,7 +122,6 @@ def filters(v: Any, rank: int) -> Any:
 
 
 def _window(node: NodeView, x: Any, w: Any) -> Window:
-    node.ignore("kernel_shape")
     win = window(node, x.shape[2:], w.shape[2:])
     return Window(win.strides, win.pads, win.dilations, node.attr("group", 1))
 
@@ -183,9 +195,7 @@ def matmul_integer_to_float(
 
 
 @binds("DynamicQuantizeMatMul", 1, domain=MICROSOFT)
-def dynamic_quantize_matmul(
-    node: NodeView, a: Any, b: Any, b_scale: Any, b_zero: Any = None, bias: Any = None
-) -> Any:
+def dynamic_quantize_matmul(node: NodeView, a: Any, b: Any, b_scale: Any, b_zero: Any = None, bias: Any = None) -> Any:
     whole, a_scale, a_zero = q.dynamic_quantize_linear(a)
     return matmul_integer_to_float(node, whole, b, a_scale, b_scale, a_zero, b_zero, bias)
 

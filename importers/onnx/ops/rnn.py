@@ -6,7 +6,8 @@ from typing import Any
 
 from ....ops import layout
 from ....ops import rnn as rnn_ops
-from ....ops.errors import UnsupportedAttributeError
+from ....ops.dims import show
+from ....ops.errors import ShapeError, UnsupportedAttributeError
 from ....ops.rnn import BACKWARD, Cells
 from ..node import NodeView
 from ..registry import binds
@@ -42,7 +43,6 @@ def cells(node: NodeView, defaults: tuple[str, ...]) -> tuple[str, Cells]:
 
 def _bound(node: NodeView, defaults: tuple[str, ...]) -> dict[str, Any]:
     """Return the attributes that the three layers share; what the weights say already is not read."""
-    node.ignore("hidden_size")
     if node.since_version == 1:
         node.ignore("output_sequence")
     direction, activations = cells(node, defaults)
@@ -63,6 +63,9 @@ def _laid_out(
     **attrs: Any,
 ) -> Any:
     """Call a layer, time first; `layout=1` has the batch first in x, states and outputs."""
+    hidden, shape = node.attr("hidden_size"), weights[1].type.known_shape
+    if hidden is not None and shape and isinstance(shape[-1], int) and shape[-1] != hidden:
+        raise ShapeError(f"hidden_size is {hidden}, the recurrent weights are {show(shape)}")
     if not node.attr("layout", 0):
         return op(x, *weights, *states, *rest, **attrs)
     states = tuple(_flipped(s, (1, 0, 2)) for s in states)

@@ -26,7 +26,6 @@ def grid_sample(node: NodeView, x: Any, grid: Any) -> Any:
 @binds("DeformConv", 19, 22)
 def deform_conv(node: NodeView, x: Any, w: Any, offset: Any, bias: Any = None, mask: Any = None) -> Any:
     """DeformConv: groups of channels and of offsets, an optional bias and mask."""
-    node.ignore("kernel_shape")
     win = window(node, x.shape[2:], w.shape[2:])
     win = Window(win.strides, win.pads, win.dilations, node.attr("group", 1))
     y = sampling.deform_conv(x, w, offset, mask, win=win, offset_group=node.attr("offset_group", 1))

@@ -11,8 +11,8 @@ from ....ops.types import SequenceType, TensorType
 from ....runtime.graph import current_graph
 from ..node import NodeView
 from ..registry import binds
-from ..types import value_type
 from ..tensors import dtype_of
+from ..types import value_type
 from .control import carry_key, outer
 
 

@@ -100,9 +100,7 @@ def svm_classifier(node: NodeView, x: Any) -> Any:
     scores = pw.add(matmul_ops.matmul(features, constant(weights)), constant(_listed(node, "rho", len(first))))
     wins = pw.cast(pw.greater(scores, 0.0), dtype="float32")
     one, other = (np.eye(classes, dtype=np.float32)[side] for side in (first, second))
-    votes = pw.add(
-        matmul_ops.matmul(wins, constant(one)), matmul_ops.matmul(pw.sub(1.0, wins), constant(other))
-    )
+    votes = pw.add(matmul_ops.matmul(wins, constant(one)), matmul_ops.matmul(pw.sub(1.0, wins), constant(other)))
     label = labelled(labels, rank.argmax(votes, axis=1))
     if node.attr("prob_a"):
         slope, offset = (constant(_listed(node, f"prob_{k}", len(first))) for k in "ab")

@@ -62,7 +62,10 @@ def tfidf_vectorizer(node: NodeView, x: Any) -> Any:
     weights = node.attr("weights")
     if weights and len(weights) != len(columns):
         raise UnsupportedAttributeError(f"{node}: {len(weights)} weights for {len(columns)} n-grams")
-    by_column = None if not weights else np.resize(np.asarray(weights, np.float32), width)
+    by_column = None
+    if weights:
+        by_column = np.zeros(width, np.float32)
+        by_column[columns] = weights
     return ops.tfidf_vectorize(
         x,
         ngrams=ops.NGrams(pools, places, width, by_column),

@@ -1,8 +1,10 @@
 r"""RE2's syntax of regular expressions, rewritten for Python's `re`.
 
-They differ in few things: `\d`, `\s`, `\w` and `\b` know ASCII only, `\z` ends the text, `\Q...\E` quotes, `[[:alpha:]]`
-names classes, `(?<name>` needs no `P`, and `{,n}` is text. RE2 has neither back references nor looking around, nor
-possessive repetition. Source: https://github.com/google/re2/wiki/Syntax.
+They differ in few things: `\d`, `\s`, `\w` and `\b` know ASCII only, `\z` ends the text, `\Q...\E` quotes,
+`[[:alpha:]]` names classes, `(?<name>` needs no `P`, and `{,n}` is text. RE2 has neither back references nor looking
+around, nor possessive repetition.
+
+Source: https://github.com/google/re2/wiki/Syntax.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...attention import attention, attention_weights, hidden_keys, rotary_embedding
+from ...attention import attention, attention_grad, attention_weights, hidden_keys, rotary_embedding
 from ...op import namespace
 from ...types import Array
 
@@ -72,9 +72,12 @@ def _seen(rows: tuple[int, int], keys: int, starts: Any, left: int, right: int, 
 
 def _weighed(
     q: Array, k: Array, mask: Array | None, lengths: Array | None, starts: Array | None, sink: Array | None,
-    scale: float, softcap: float, left: int, right: int, offset: int,
+    scale: float, softcap: float, left: int, right: int, offset: int, slopes: bool = False,
 ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
-    """Yield for each tile its place (entries, key heads, queries, keys), e^score, and its sum over the keys."""
+    """Yield for each tile its place, e^score, its sum over the keys, and the cap's derivative.
+
+    The place is that of its entries, key heads, group, queries and keys; the derivative is None unless it is asked for.
+    """
     xp = namespace(q)
     b, h, n, e = q.shape
     shared, keys = k.shape[1:3]
@@ -88,9 +91,11 @@ def _weighed(
         size = rows.shape
         s = xp.matmul(rows.reshape(*size[:2], -1, e), k[entries, heads, low:high].swapaxes(2, 3))
         s = s.reshape(*size[:4], high - low)
+        slope = None
         if softcap:
             s /= softcap
             xp.tanh(s, out=s)
+            slope = 1 - s * s if slopes else None
             s *= softcap
         if mask is not None:
             part = _cut(mask, *place, slice(low, high))
@@ -98,10 +103,8 @@ def _weighed(
                 xp.copyto(s, -np.inf, where=~part)
             else:
                 s += part
-        hidden = _hidden(
-            xp, *(None if x is None else x[entries] for x in (lengths, starts)),
-            (first, stop), (low, high), left, right, offset,
-        )  # fmt: skip
+        ends, begins = (None if x is None else x[entries] for x in (lengths, starts))
+        hidden = _hidden(xp, ends, begins, (first, stop), (low, high), left, right, offset)
         if hidden is not None:
             xp.copyto(s, -np.inf, where=hidden if hidden.ndim == 2 else hidden[:, None, None])
         most = s.max(axis=-1, keepdims=True, initial=-np.inf)
@@ -116,7 +119,7 @@ def _weighed(
         if sink is not None:
             total = total + xp.exp(extra - most)
         total = xp.where(total == 0, total.dtype.type(1), total)
-        yield (*place, slice(low, high)), s, total
+        yield (*place, slice(low, high)), s, total, slope
 
 
 @attention.kernel("array")
@@ -130,13 +133,60 @@ def _attention(
     shared, width = v.shape[1], v.shape[3]
     y = xp.empty((b, shared, h // shared, n, width), q.dtype)
     with np.errstate(all="ignore"):
-        for place, s, total in _weighed(q, k, mask, lengths, starts, sink, scale, softcap, left, right, offset):
+        for place, s, total, _ in _weighed(q, k, mask, lengths, starts, sink, scale, softcap, left, right, offset):
             entries, heads, _, _, keys = place
             part = xp.matmul(s.reshape(*s.shape[:2], s.shape[2] * s.shape[3], s.shape[4]), v[entries, heads, keys])
             part = part.reshape(*s.shape[:4], width)
             part /= total
             y[place[:4]] = part
     return y.reshape(b, h, n, width)
+
+
+@attention_grad.kernel("array")
+def _attention_grad(
+    g: Array, y: Array, q: Array, k: Array, v: Array, mask: Array | None = None, lengths: Array | None = None,
+    starts: Array | None = None, sink: Array | None = None, *, scale: float, softcap: float = 0.0,
+    left: int = -1, right: int = -1, offset: int = 0,
+) -> tuple[Array, ...]:  # fmt: skip
+    xp = namespace(q)
+    b, h, n, e = q.shape
+    shared, width = v.shape[1], v.shape[3]
+    five = (b, shared, h // shared, n)
+    queries, above, made = q.reshape(*five, e), g.reshape(*five, width), y.reshape(*five, width)
+    dq, dk, dv = xp.zeros((*five, e), q.dtype), xp.zeros(k.shape, k.dtype), xp.zeros(v.shape, v.dtype)
+    added = mask is not None and mask.dtype != bool
+    dm = xp.zeros(_five(mask, shared).shape, q.dtype) if added else None
+    sunk = None if sink is None else xp.zeros(five[1:3], q.dtype)
+    with np.errstate(all="ignore"):
+        for place, p, sums, slope in _weighed(
+            q, k, mask, lengths, starts, sink, scale, softcap, left, right, offset, slopes=True
+        ):
+            entries, heads, _, _, keys = place
+            p /= sums
+            size = p.shape
+            flat = (*size[:2], size[2] * size[3])
+            part = above[place[:4]]
+            total = (part * made[place[:4]]).sum(axis=-1, keepdims=True)
+            part = part.reshape(*flat, width)
+            dv[entries, heads, keys] += xp.matmul(p.reshape(*flat, size[4]).swapaxes(2, 3), part)
+            ds = xp.matmul(part, v[entries, heads, keys].swapaxes(2, 3)).reshape(size)
+            ds -= total
+            ds *= p
+            if sunk is not None:
+                sunk[heads] -= ((1 - p.sum(axis=-1, keepdims=True)) * total).sum(axis=(0, 3, 4))
+            if dm is not None:
+                target = _cut(dm, *place)
+                target += ds.sum(axis=tuple(i for i, m in enumerate(dm.shape) if m == 1), keepdims=True)
+            if slope is not None:
+                ds *= slope
+            ds *= scale
+            flatter = ds.reshape(*flat, size[4])
+            dq[place[:4]] = xp.matmul(flatter, k[entries, heads, keys]).reshape(*size[:4], e)
+            rows = queries[place[:4]].reshape(*flat, e)
+            dk[entries, heads, keys] += xp.matmul(flatter.swapaxes(2, 3), rows)
+    more = () if dm is None or mask is None else (dm.reshape(mask.shape).astype(mask.dtype),)
+    last = () if sunk is None or sink is None else (sunk.reshape(h).astype(sink.dtype),)
+    return dq.reshape(q.shape), dk, dv, *more, *last
 
 
 @attention_weights.kernel("array")
@@ -150,7 +200,7 @@ def _attention_weights(
     shared, keys = k.shape[1:3]
     p = xp.zeros((b, shared, h // shared, n, keys), q.dtype)
     with np.errstate(all="ignore"):
-        for place, s, total in _weighed(q, k, mask, lengths, starts, sink, scale, softcap, left, right, offset):
+        for place, s, total, _ in _weighed(q, k, mask, lengths, starts, sink, scale, softcap, left, right, offset):
             xp.divide(s, total, out=p[place])
     return p.reshape(b, h, n, keys)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...budget import check_size
 from ...create import dtype_named, eye_like, fill, full_like, range_, shape_of, size_of
 from ...dims import Shape
 from ...errors import ShapeError
@@ -27,8 +28,7 @@ def _size_of(x: Array) -> Array:
 @fill.kernel("array", half="native")
 def _fill(shape: Array, *, value: Any, dtype: str) -> Array:
     sizes = tuple(int(n) for n in shape.tolist())
-    if any(n < 0 for n in sizes):
-        raise ShapeError(f"fill: sizes {sizes} are not a shape")
+    check_size("fill", sizes, dtype_named(dtype).itemsize)
     return namespace(shape).full(sizes, value, dtype_named(dtype))
 
 
@@ -41,9 +41,16 @@ def _full_like(x: Array, *, shape: Shape, value: float) -> Array:
 def _range(start: Array, stop: Array, step: Array) -> Array:
     xp = namespace(start)
     a, b, by = (v.reshape(-1)[0] for v in (start, stop, step))
-    if by == 0:
-        raise ShapeError("range: the step is 0")
-    n = max(0, math.ceil((b - a) / by) if start.dtype.kind == "f" else -((a - b) // by))
+    if by == 0 or not all(map(math.isfinite, (a, b, by))):
+        raise ShapeError(f"range: from {a} to {b} in steps of {by} has no end")
+    if start.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            count = (b - a) / by
+        n = math.ceil(min(count, 2.0**63))
+    else:
+        n = -((int(a) - int(b)) // int(by))
+    n = max(0, n)
+    check_size("range", (n,), start.dtype.itemsize)
     return (a + xp.arange(n, dtype=start.dtype) * by).astype(start.dtype)
 
 

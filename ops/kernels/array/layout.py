@@ -56,6 +56,8 @@ def _reshape_to(x: Array, shape: Array, *, allowzero: bool = False) -> Array:
         if any(n == 0 and i >= x.ndim for i, n in enumerate(sizes)):
             raise ShapeError(f"reshape: a 0 in {sizes} copies an axis that {show(x.shape)} does not have")
         sizes = [x.shape[i] if n == 0 else n for i, n in enumerate(sizes)]
+    if any(n < -1 for n in sizes):
+        raise ShapeError(f"reshape: {show(sizes)} has a negative size other than -1")
     return _reshape(x, shape=tuple(sizes))
 
 

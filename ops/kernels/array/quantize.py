@@ -14,6 +14,7 @@ from ...quantize import (
     conv_integer,
     dequantize_linear,
     dynamic_quantize_linear,
+    fake_quantize,
     matmul_integer,
     quantize_linear,
     requantize,
@@ -46,9 +47,7 @@ def _rounded(x: Array, zero: Array | None, dtype: Any, saturate: bool = True) ->
 
 
 @quantize_linear.kernel("array")
-def _quantize_linear(
-    x: Array, scale: Array, zero: Array | None = None, *, dtype: Any, saturate: bool = True
-) -> Array:
+def _quantize_linear(x: Array, scale: Array, zero: Array | None = None, *, dtype: Any, saturate: bool = True) -> Array:
     with np.errstate(all="ignore"):
         wide = x if x.dtype == scale.dtype else x.astype(scale.dtype)
         return _rounded(namespace(x).asarray(wide / scale), zero, dtype, saturate)
@@ -65,6 +64,23 @@ def _dequantize_linear(x: Array, scale: Array, zero: Array | None = None, *, dty
     else:
         y = xp.asarray(x.astype(np.int64) - zero.astype(np.int64)).astype(wide)
     return xp.asarray(y * scale.astype(wide)).astype(t)
+
+
+@fake_quantize.kernel("array")
+def _fake_quantize(
+    x: Array,
+    scale: Array,
+    back: Array,
+    zero: Array | None = None,
+    zero_back: Array | None = None,
+    *,
+    dtype: Any,
+    saturate: bool = True,
+    to: Any,
+) -> Array:
+    return _dequantize_linear(
+        _quantize_linear(x, scale, zero, dtype=dtype, saturate=saturate), back, zero_back, dtype=to
+    )
 
 
 @dynamic_quantize_linear.kernel("array")
@@ -85,9 +101,7 @@ def _reach(x: Array, zero: Array | None) -> int:
     return high - low if zero is not None else max(-low, high)
 
 
-def _operands(
-    a: Array, b: Array, a_zero: Array | None, b_zero: Array | None, terms: int
-) -> tuple[Array, Array]:
+def _operands(a: Array, b: Array, a_zero: Array | None, b_zero: Array | None, terms: int) -> tuple[Array, Array]:
     """Return both as floats in which a sum of so many products is exact, with their zero points taken off."""
     exact = _reach(a, a_zero) * _reach(b, b_zero) * terms < 2**24
     t = np.float32 if exact else np.float64

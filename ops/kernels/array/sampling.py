@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import OpError
 from ...op import namespace
 from ...sampling import match_rows, mix_rows, put_rows, taps_at
 from ...types import Array
@@ -16,8 +17,14 @@ BLOCK_BYTES = 1 << 19
 
 
 def _flat(at: Array, size: int) -> Array:
-    """Return places in all rows of a batch, (B * P, T), for places within each entry, (B, P, T)."""
+    """Return places in all rows of a batch, (B * P, T), for places within each entry, (B, P, T).
+
+    Raises:
+        OpError: on the CPU, if one is outside an entry's rows: NumPy would count negative ones from the end.
+    """
     xp = namespace(at)
+    if xp is np and at.size and (at.min() < 0 or at.max() >= size):
+        raise OpError(f"mix_rows: place {at.min() if at.min() < 0 else at.max()} is outside {size} rows")
     if at.shape[0] > 1:
         at = at + xp.arange(at.shape[0], dtype=at.dtype).reshape(-1, 1, 1) * size
     return at.reshape(at.shape[0] * at.shape[1], at.shape[2])

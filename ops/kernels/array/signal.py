@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...budget import check_size
 from ...op import namespace
 from ...signal import cosine_window, dft, dft_grad, dft_length, frames, mel_weights, overlap_add
 from ...types import Array
@@ -97,6 +98,7 @@ def _cosine_window(
 ) -> Array:
     xp = namespace(size)
     n = int(size.reshape(-1)[0])
+    check_size("cosine_window", (n,), 8)
     angle = 2 * np.pi * np.arange(n) / max(1, n if periodic else n - 1)
     window = sum((-1) ** k * c * np.cos(k * angle) for k, c in enumerate(coefficients))
     return xp.asarray(window, dtype=dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,14 +29,15 @@ def _string_normalize(
         raise ShapeError(f"string_normalize: wants shape (C,) or (1, C), found {x.shape}")
     drop = set(stopwords) if case_sensitive else {w.lower() for w in stopwords}
     left = [s for s in x.reshape(-1).tolist() if (s if case_sensitive else s.lower()) not in drop]
-    change = {"LOWER": str.lower, "UPPER": str.upper, "NONE": str}[case]
+    change: Callable[[str], str] = {"LOWER": str.lower, "UPPER": str.upper}.get(case, str)
     made = _strings([change(s) for s in left] or [""])
     return made if x.ndim == 1 else made[None]
 
 
 @string_split.kernel("array", half="native")
 def _string_split(x: Array, *, delimiter: str = "", maxsplit: int = -1) -> tuple[Array, Array]:
-    parts = [s.split(delimiter or None, maxsplit) for s in x.reshape(-1).tolist()]
+    values = x.reshape(-1).tolist()
+    parts = [s.split(delimiter, maxsplit) if delimiter else s.strip().split(None, maxsplit) for s in values]
     counts = np.array([len(p) for p in parts], np.int64)
     out = np.full((len(parts), counts.max(initial=0)), "", object)
     for row, found in zip(out, parts, strict=True):
@@ -63,9 +65,7 @@ def _regex_full_match(x: Array, *, pattern: str) -> Array:
 
 
 @tfidf_vectorize.kernel("array", half="native")
-def _tfidf_vectorize(
-    x: Array, *, ngrams: NGrams, sizes: tuple[int, int], max_skip: int = 0, mode: str = "TF"
-) -> Array:
+def _tfidf_vectorize(x: Array, *, ngrams: NGrams, sizes: tuple[int, int], max_skip: int = 0, mode: str = "TF") -> Array:
     xp = namespace(x)
     rows = x.reshape(-1, x.shape[-1])
     counts = xp.zeros(rows.shape[0] * ngrams.width, np.int64)

@@ -18,7 +18,7 @@ def sequence(n: int = 2, t: int = 5, c: int = 8) -> tuple[Tensor, ...]:
 FREE = {0: "n", 1: "t"}
 
 
-@network(lambda n=2, t=5, s=4: (rand(t, n, 8), rand(s, n, 8)), {0: "t", 1: "n"}, {0: "s", 1: "n"}, legacy=(13, 17))
+@network(lambda n=2, t=5, s=4: (rand(t, n, 8), rand(s, n, 8)), {1: "n"}, {1: "n"}, legacy=(13, 17))
 class MultiheadAttention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -30,13 +30,13 @@ class MultiheadAttention(nn.Module):
         return z, weights
 
 
-@network(sequence, FREE, legacy=(11, 17), dynamo=(18, 21))
+@network(sequence, {0: "n"}, legacy=(14, 17), dynamo=(18, 21))
 def encoder() -> nn.Module:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     return nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(8), enable_nested_tensor=False)
 
 
-@network(lambda n=2: (rand(n, 5, 8), rand(n, 4, 8)), {0: "n"}, {0: "n"}, legacy=(14,), dynamo=(18,))
+@network(lambda n=2: (rand(n, 5, 8), rand(n, 4, 8)), {0: "n"}, {0: "n"}, legacy=(14,))
 class Decoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class GroupedAttention(nn.Module):
         return self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(n, t, 16))
 
 
-@network(tokens, FREE, legacy=(14, 17), dynamo=(18, 23))
+@network(tokens, FREE, legacy=(), dynamo=(18, 23))
 class Llama(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Llama(nn.Module):
 
 
 @network(
-    lambda n=2, t=5: (ids(11, (n, t)), (torch.arange(t)[None] < torch.arange(2, 2 + n)[:, None]).long()), FREE, FREE,
+    lambda n=2, t=5: (1 + ids(10, (n, t)), (torch.arange(t)[None] < torch.arange(2, 2 + n)[:, None]).long()), FREE, FREE,
     legacy=(12, 17), dynamo=(18,), resized={"n": 3, "t": 7},
 )  # fmt: skip
 class Bert(nn.Module):
@@ -188,7 +188,7 @@ class RelativePositions(nn.Module):
         return ((q @ k.transpose(2, 3) + bias).softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
-@network(sequence, FREE, legacy=(14,), dynamo=(18,))
+@network(sequence, FREE, legacy=(14,), dynamo=(18,), folded=False)
 class Latents(nn.Module):
     """Learned queries that read a sequence of any length."""
 
@@ -198,9 +198,9 @@ class Latents(nn.Module):
         self.q, self.kv, self.norm = nn.Linear(8, 8), nn.Linear(8, 16), nn.LayerNorm(8)
 
     def forward(self, x: Tensor) -> Tensor:
-        k, v = self.kv(self.norm(x)).chunk(2, -1)
-        q = self.q(self.latents).expand(x.shape[0], -1, -1)
-        return F.scaled_dot_product_attention(q, k, v, scale=0.3)
+        k, v = self.kv(self.norm(x)).unsqueeze(1).chunk(2, -1)
+        q = self.q(self.latents).expand(x.shape[0], 1, -1, -1)
+        return F.scaled_dot_product_attention(q, k, v, scale=0.3).squeeze(1)
 
 
 @network(sequence, FREE, legacy=(12, 17), dynamo=(18,))

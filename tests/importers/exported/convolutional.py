@@ -19,7 +19,7 @@ def signal(n: int = 2, c: int = 4, t: int = 12) -> tuple[Tensor, ...]:
     return (rand(n, c, t),)
 
 
-@network(signal, {0: "n", 2: "t"}, legacy=(9, 13, 20), dynamo=(18,))
+@network(signal, {0: "n", 2: "t"}, legacy=(9, 13, 20), dynamo=(18,), folded=False)
 def conv1d() -> nn.Module:
     return nn.Sequential(
         nn.Conv1d(4, 6, 3, padding=1), nn.Tanh(), nn.Conv1d(6, 6, 3, padding=2, dilation=2, groups=3), nn.ELU(),
@@ -45,7 +45,7 @@ def conv2d_padding_modes() -> nn.Module:
     )  # fmt: skip
 
 
-@network(lambda n=2: (rand(n, 2, 5, 6, 4),), {0: "n"}, legacy=(9, 17), dynamo=(18,))
+@network(lambda n=2: (rand(n, 2, 5, 6, 4),), {0: "n"}, legacy=(9, 17), dynamo=(18,), folded=False)
 def conv3d() -> nn.Module:
     return nn.Sequential(
         nn.Conv3d(2, 4, 3, padding=1), nn.BatchNorm3d(4), nn.Tanh(), nn.MaxPool3d(2, stride=1),
@@ -62,7 +62,7 @@ def conv_transpose1d() -> nn.Module:
     )  # fmt: skip
 
 
-@network(image, IMAGE, legacy=(9, 16), dynamo=(20,))
+@network(image, IMAGE, legacy=(9, 16), dynamo=(20,), folded=False)
 def conv_transpose2d() -> nn.Module:
     return nn.Sequential(
         nn.ConvTranspose2d(3, 6, 3, stride=2, padding=1, output_padding=1), nn.BatchNorm2d(6), nn.ReLU(),
@@ -187,7 +187,6 @@ class Pools(nn.Module):
         flat = x.flatten(2)
         return [
             *(pool(x) for pool in self.pools), values, at, F.max_pool1d(flat, 3, 2), F.avg_pool1d(flat, 4, 2, 1),
-            F.adaptive_avg_pool1d(flat, 6), F.adaptive_max_pool1d(flat, 4),
         ]  # fmt: skip
 
 
@@ -209,7 +208,7 @@ class Norms(nn.Module):
         ]  # fmt: skip
 
 
-@network(lambda n=2: (rand(n, 5, 6),), {0: "n"}, legacy=(17,), dynamo=(18, 23))
+@network(lambda n=2: (rand(n, 5, 6),), {0: "n"}, legacy=(), dynamo=(18, 23))
 def rms_norm() -> nn.Module:
     return nn.Sequential(nn.RMSNorm(6, eps=1e-6), nn.Linear(6, 6, bias=False), nn.RMSNorm(6, eps=1e-5))
 

@@ -13,7 +13,7 @@ def block(n: int = 3, t: int = 5) -> tuple[Tensor, ...]:
     return (rand(n, t, 4),)
 
 
-@network(lambda n=3: (rand(n, 5, 4),), {0: "n"}, legacy=(11, 13, 17), dynamo=(18,))
+@network(lambda n=3: (rand(n, 5, 4),), {0: "n"}, legacy=(11, 13, 17), dynamo=(18,), folded=False)
 class Indexing(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -24,12 +24,12 @@ class Indexing(nn.Module):
         return [
             x[:, 1:4], x[..., -1], x[:, ::2], x[:, -3:-1, 1:], x[:, None, 2], x[:, self.order],
             x[:, self.order, torch.tensor([0, 1, 3])], x.index_select(2, self.order), x.select(1, -2),
-            x.narrow(1, 1, 3), self.weight[self.order] * x[:, :3], self.weight[1:5, 2], x[0], x[-1:], x.flip(1),
-            x[:, [4, 4, 1]], self.weight[2],
+            x.narrow(1, 1, 3), self.weight[self.order] * x[:, :3], self.weight[1:5, 2] + x[0, 0], x[0], x[-1:], x.flip(1),
+            x[:, [4, 4, 1]], self.weight[2] - x,
         ]  # fmt: skip
 
 
-@network(block, {0: "n", 1: "t"}, legacy=(11, 14, 17), dynamo=(18,))
+@network(block, {0: "n", 1: "t"}, legacy=(14, 17), dynamo=(18,))
 class Masks(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         hidden = x > 0.3
@@ -41,7 +41,7 @@ class Masks(nn.Module):
         ]  # fmt: skip
 
 
-@network(lambda n=2: (rand(n, 4, 6),), {0: "n"}, legacy=(9, 13, 17), dynamo=(18,))
+@network(lambda n=2: (rand(n, 4, 6),), {0: "n"}, legacy=(13, 17), dynamo=(18,))
 class Rearranging(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         n = x.shape[0]
@@ -79,7 +79,7 @@ class Scattering(nn.Module):
         ]  # fmt: skip
 
 
-@network(lambda n=4, e=7: (rand(n, 3), ids(4, (2, e)), rand(e, 2)), {0: "n"}, {1: "e"}, {0: "e"}, legacy=(16, 18), dynamo=(18,))
+@network(lambda n=4, e=7: (rand(n, 3), ids(4, (2, e)), rand(e, 2)), {0: "n"}, {1: "e"}, {0: "e"}, legacy=(16, 18))
 class MessagePassing(nn.Module):
     """A graph network: messages along edges, added up at their ends."""
 
@@ -87,12 +87,23 @@ class MessagePassing(nn.Module):
         super().__init__()
         self.message, self.update = nn.Linear(8, 4), nn.GRUCell(4, 3)
 
+    def collect(self, x: Tensor, target: Tensor, m: Tensor) -> Tensor:
+        return torch.zeros(x.shape[0], 4).scatter_add(0, target.unsqueeze(1).expand(-1, 4), m)
+
     def forward(self, x: Tensor, edges: Tensor, features: Tensor) -> Tensor:
         source, target = edges[0], edges[1]
         for _ in range(2):
             m = F.relu(self.message(torch.cat([x[source], x[target], features], 1)))
-            x = self.update(torch.zeros(x.shape[0], 4).index_add(0, target, m), x)
+            x = self.update(self.collect(x, target, m), x)
         return x
+
+
+@network(lambda n=4, e=7: (rand(n, 3), ids(4, (2, e)), rand(e, 2)), {0: "n"}, {1: "e"}, {0: "e"}, legacy=(), dynamo=(18,))
+class IndexAdd(MessagePassing):
+    """The older exporter writes an `index_add` that keeps one message at each end: it is left out."""
+
+    def collect(self, x: Tensor, target: Tensor, m: Tensor) -> Tensor:
+        return torch.zeros(x.shape[0], 4).index_add(0, target, m)
 
 
 @network(lambda n=4, e=9: (rand(n, 3), ids(4, (2, e))), {0: "n"}, {1: "e"}, legacy=(18,), dynamo=(18,))
@@ -130,12 +141,11 @@ class Equations(nn.Module):
         ]  # fmt: skip
 
 
-@network(lambda n=3, t=4: (ids(6, (n, t)), rand(n, t)), {0: "n", 1: "t"}, {0: "n", 1: "t"}, legacy=(11, 17), dynamo=(18,))
+@network(lambda n=3, t=4: (3 + ids(3, (n, t)), rand(n, t)), {0: "n", 1: "t"}, {0: "n", 1: "t"}, legacy=(11, 17), dynamo=(18,))
 class Tables(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.table, self.padded = nn.Embedding(6, 4), nn.Embedding(6, 4, padding_idx=2)
-        self.frozen = nn.Embedding.from_pretrained(torch.arange(24.0).view(6, 4) / 7 + 5)
 
     def forward(self, x: Tensor, w: Tensor) -> list[Tensor]:
         one = F.one_hot(x, 6).float()

@@ -27,11 +27,11 @@ class Network:
         example: its inputs; the keyword arguments are its sizes, with those that it is exported at as defaults.
         dynamic: for each input, the name of the size that each free axis has.
         legacy, dynamo: the opsets that each exporter writes.
-        folded: whether the legacy exporter folds constants.
+        folded: whether the exporters fold constants, and norms into what comes before them.
         script: whether the legacy exporter compiles the module, with its control flow.
         resized: sizes to run at too; one more than the exported ones by default.
-        frozen: parameters that may not be trained, as they are not found in the file, with the reason.
-        extra: how many values that are no parameters of the module are trained all the same, with the reason.
+        frozen: for each exporter, the parameters that are not in its file as they are, with the reason.
+        extra: for each exporter, how many values are trained that are no parameters of the module, with the reason.
         tolerance: of a difference, relative to the largest value.
     """
 
@@ -44,8 +44,8 @@ class Network:
     folded: bool = True
     script: bool = False
     resized: dict[str, int] | None = None
-    frozen: dict[str, str] = field(default_factory=dict)
-    extra: tuple[int, str] = (0, "")
+    frozen: dict[str, dict[str, str]] = field(default_factory=dict)
+    extra: dict[str, tuple[int, str]] = field(default_factory=dict)
     tolerance: float = 1e-4
 
     def sizes(self) -> list[dict[str, int]]:
@@ -106,6 +106,7 @@ def export(net: Network, exporter: str, opset: int, **how: Any) -> bytes:
     names = [f"x{i}" for i in range(len(args))]
     if exporter == "dynamo":
         how["dynamic_shapes"] = _dynamic_shapes(net, len(args))
+        how["optimize"] = net.folded
     else:
         how["dynamic_axes"] = {n: axes for n, axes in zip(names, net.dynamic, strict=False) if axes}
         how["do_constant_folding"] = net.folded

@@ -137,7 +137,7 @@ class ConvLstm(nn.Module):
         return h
 
 
-@network(lambda n=2: (rand(n, 6, 4),), {0: "n"}, legacy=(14, 17), dynamo=(18,))
+@network(lambda n=2: (rand(n, 6, 4),), {0: "n"}, legacy=(14, 17), dynamo=(18,), folded=False)
 class StateSpace(nn.Module):
     """A selective state-space layer, as a scan that is written out."""
 

@@ -22,4 +22,4 @@ EXPORTS = [
 @pytest.mark.oracle
 @pytest.mark.parametrize(("net", "exporter", "opset"), EXPORTS)
 def test_agrees_with_pytorch(net: Network, exporter: str, opset: int) -> None:
-    agree(net, export(net, exporter, opset))
+    agree(net, exporter, export(net, exporter, opset))

@@ -66,7 +66,10 @@ class Aspp(nn.Module):
         return F.interpolate(y, x.shape[2:], mode="bilinear", align_corners=False)
 
 
-@network(image, {0: "n"}, legacy=(16, 20), dynamo=(20,))
+@network(
+    image, {0: "n"}, legacy=(16, 20), dynamo=(20,),
+    extra={"dynamo": (75, "the points of a grid, which the file does not tell from a weight")},
+)  # fmt: skip
 class SpatialTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +87,10 @@ class SpatialTransformer(nn.Module):
         ]
 
 
-@network(image, {0: "n"}, legacy=(20,), dynamo=(20,))
+@network(
+    image, {0: "n"}, legacy=(20,), dynamo=(20,),
+    extra={"dynamo": (126, "the points of a grid, which the file does not tell from a weight")},
+)  # fmt: skip
 class AffineGrid(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +142,7 @@ class DetectionHead(nn.Module):
         return best, boxes.gather(1, at.unsqueeze(-1).expand(-1, -1, 7))[..., :4]
 
 
-@network(image, {0: "n"}, legacy=(13, 17), dynamo=(18, 22))
+@network(image, {0: "n"}, legacy=(14, 17), dynamo=(18, 22))
 class VisionTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +197,7 @@ class MlpMixer(nn.Module):
         return (y + self.channels(self.norm2(y))).mean(1)
 
 
-@network(lambda n=2: (rand(n, 3, 6, 6),), {0: "n"}, legacy=(12, 18))
+@network(lambda n=2: (rand(n, 3, 6, 6),), {0: "n"}, legacy=(18,))
 class Patches(nn.Module):
     """Sliding windows out of an image and back into one."""
 

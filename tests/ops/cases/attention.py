@@ -9,9 +9,9 @@ import numpy as np
 
 from onnxgrad.ops.attention import (
     attention,
+    attention_grad,
     attention_weights,
     hidden_keys,
-    linear_attention,
     rotary_embedding,
 )
 
@@ -74,6 +74,39 @@ SEEN = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0]], bool)
 LENGTHS, STARTS = np.array([4, 2]), np.array([1, -2])
 
 
+def grad_of(
+    g: Any, y: Any, q: Any, k: Any, v: Any, mask: Any = None, *rest: Any, **attrs: Any
+) -> tuple[np.ndarray, ...]:
+    """Return the gradients by the chain rule on whole matrices, a head at a time."""
+    p, group = weights_of(q, k, mask, *rest, **attrs), q.shape[1] // k.shape[1]
+    scale, cap = attrs["scale"], attrs.get("softcap", 0.0)
+    dq, dk, dv, ds = np.zeros(q.shape), np.zeros(k.shape), np.zeros(v.shape), np.zeros(p.shape)
+    total = (g * y).sum(-1, keepdims=True)
+    for b, h in itertools.product(range(q.shape[0]), range(q.shape[1])):
+        at = b, h // group
+        dv[at] += p[b, h].T @ g[b, h]
+        ds[b, h] = p[b, h] * (g[b, h] @ v[at].T - total[b, h])
+        slope = 1 - np.tanh(scale * q[b, h] @ k[at].T / cap) ** 2 if cap else 1.0
+        dq[b, h] = scale * (ds[b, h] * slope) @ k[at]
+        dk[at] += scale * (ds[b, h] * slope).T @ q[b, h]
+    more = []
+    if mask is not None and mask.dtype != bool:
+        wide = (1,) * (4 - mask.ndim) + mask.shape
+        more.append(ds.sum(tuple(i for i, n in enumerate(wide) if n == 1), keepdims=True).reshape(mask.shape))
+    if len(rest) == 3:
+        more.append(-((1 - p.sum(-1, keepdims=True)) * total).sum((0, 2, 3)))
+    return dq, dk, dv, *more
+
+
+def grad_row(heads: int, shared: int, rest: tuple[Any, ...], name: str, **attrs: Any) -> OpCase:
+    attrs = {"scale": 0.7, **attrs}
+    args = rand(2, heads, 3, 2, seed=8), rand(2, heads, 3, 2, seed=9), rand(2, heads, 3, 3)
+    more = rand(2, shared, 4, 3, seed=1), rand(2, shared, 4, 2, seed=2)
+    return OpCase(
+        attention_grad, (*args, *more, *rest), lambda *a: grad_of(*a, **attrs), attrs, name=f"attention_grad-{name}",
+    )  # fmt: skip
+
+
 def hidden_row(*rest: Any, **attrs: Any) -> OpCase:
     def reference(q: Any, lengths: Any = None, starts: Any = None) -> np.ndarray:
         window = {"left": -1, "right": -1, "offset": 0, **attrs}
@@ -100,39 +133,6 @@ def rotary_row(elements: int, angles: int, interleaved: bool) -> OpCase:
     )  # fmt: skip
 
 
-def recurrent(
-    q: Any, k: Any, v: Any, state: Any = None, decay: Any = None, beta: Any = None, *, scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Follow the recurrence, a step, an entry and a head at a time."""
-    b, heads, steps, e = q.shape
-    shared, group = k.shape[1], heads // k.shape[1]
-    s = np.zeros((b, shared, e, v.shape[3])) if state is None else state.copy()
-    y = np.zeros((b, heads, steps, v.shape[3]))
-    for n, t, h in itertools.product(range(b), range(steps), range(shared)):
-        if decay is not None:
-            s[n, h] = np.exp(decay[n, h, t])[:, None] * s[n, h]
-        u = v[n, h, t]
-        if beta is not None:
-            u = beta[n, h % beta.shape[1], t] * (u - s[n, h].T @ k[n, h, t])
-        s[n, h] += np.outer(k[n, h, t], u)
-        for i in range(h * group, (h + 1) * group):
-            y[n, i, t] = scale * q[n, i, t] @ s[n, h]
-    return y, s
-
-
-def linear_row(
-    rule: str, width: int = 1, *, steps: int = 3, state: bool = True, betas: int = 2, order: int = 2
-) -> OpCase:
-    q, k, v = rand(2, 4, steps, 3), rand(2, 2, steps, 3, seed=1) / 4, rand(2, 2, steps, 2, seed=2)
-    s = rand(2, 2, 3, 2, seed=3) if state else None
-    decay = -abs(rand(2, 2, steps, width, seed=4)) if "gated" in rule else None
-    beta = abs(rand(2, betas, steps, 1, seed=5)) / 2 if "delta" in rule else None
-    return OpCase(
-        linear_attention, (q, k, v, s, decay, beta), lambda *a: recurrent(*a, scale=0.6), {"scale": 0.6, "rule": rule},
-        order=order, name=f"linear_attention-{rule}-{width}-{steps}",
-    )  # fmt: skip
-
-
 CASES = [
     *row(name="plain"),
     *row(4, 2, name="grouped", softcap=1.5),
@@ -146,6 +146,9 @@ CASES = [
     *row(4, 2, rest=(rand(4, seed=3), LENGTHS, STARTS), name="starts", right=0),
     *row(4, 2, rest=(SEEN, None, None, rand(4, seed=4)), name="sink", softcap=2.0),
     *row(keys=1, queries=1, name="single"),
+    grad_row(2, 2, (), "plain"),
+    grad_row(4, 2, (rand(4, 1, 4, seed=3), LENGTHS, None, rand(4, seed=4)), "grouped", softcap=1.5, right=1),
+    grad_row(2, 1, (SEEN,), "truth", right=0, left=1, offset=1),
     hidden_row(right=0, offset=1),
     hidden_row(LENGTHS, STARTS, left=1, right=1),
     hidden_row(LENGTHS),
@@ -153,14 +156,4 @@ CASES = [
     rotary_row(6, 3, True),
     rotary_row(7, 2, False),
     rotary_row(7, 2, True),
-    linear_row("linear"),
-    linear_row("linear", state=False),
-    linear_row("gated"),
-    linear_row("gated", 3),
-    linear_row("delta", betas=1),
-    linear_row("gated_delta"),
-    linear_row("gated_delta", 3),
-    linear_row("gated_delta", 3, steps=37, order=1),
-    linear_row("gated_delta", steps=70, order=1),
-    linear_row("delta", steps=70, order=1),
 ]

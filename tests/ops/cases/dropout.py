@@ -11,7 +11,6 @@ from onnxgrad.ops.dropout import dropout, dropout_in_mode, dropout_mask, dropout
 from ..case import OpCase, rand
 
 KEY = np.array([7, 11], np.uint64)
-QUARTER = np.array(0.25)
 
 
 def kept(x: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -29,7 +28,7 @@ CASES = [
     OpCase(dropout_mask, (rand(4, 5), KEY), kept, {"ratio": 0.25}, order=0),
     OpCase(
         dropout_in_mode,
-        (rand(4, 5), KEY, QUARTER.astype(np.float32), np.array(True)),
+        (rand(4, 5), KEY, 0.25, np.array(True)),
         lambda *args: (masked(*args), kept(*args[:2])),
         name="dropout_in_mode-training",
     ),

@@ -76,13 +76,23 @@ CASES = [
         {"dtype": "int16"},
         order=0,
     ),
-    OpCase(
-        q.dequantize_linear, (U8, QUARTER, HUNDRED), lambda x, s, z: (x - 100.0) * s, {"dtype": "float64"}
-    ),
-    OpCase(
-        q.dequantize_linear, (I8, ROWS, ROW_ZEROS), lambda x, s, z: (x - 1.0 * z) * s, {"dtype": "float64"}
-    ),
+    OpCase(q.dequantize_linear, (U8, QUARTER, HUNDRED), lambda x, s, z: (x - 100.0) * s, {"dtype": "float64"}),
+    OpCase(q.dequantize_linear, (I8, ROWS, ROW_ZEROS), lambda x, s, z: (x - 1.0 * z) * s, {"dtype": "float64"}),
     OpCase(q.dequantize_linear, (I32, QUARTER), lambda x, s: x * s, {"dtype": "float64"}, grad_tol=1e-3),
+    OpCase(
+        q.fake_quantize,
+        (X, ROWS, ROWS, ROW_ZEROS, ROW_ZEROS),
+        lambda x, s, b, z, w: (quantized(x, s, z, -128, 127) - w) * b,
+        {"dtype": "int8", "to": "float64"},
+        order=None,
+    ),
+    OpCase(
+        q.fake_quantize,
+        (X, QUARTER, np.array(0.5)),
+        lambda x, s, b: quantized(x, s, 0, 0, 255) * b,
+        {"dtype": "uint8", "to": "float64"},
+        order=None,
+    ),
     OpCase(q.dynamic_quantize_linear, (X,), range_of, order=0, tol=1e-6),
     OpCase(q.dynamic_quantize_linear, (np.abs(X),), range_of, order=0, tol=1e-6),
     OpCase(q.matmul_integer, (LEFT, RIGHT), product, order=0),

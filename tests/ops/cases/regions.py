@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxgrad.ops.regions import crop_and_resize, max_roi_places, non_max_suppression, roi_align
+from onnxgrad.ops.regions import crop_and_resize, first_rows, max_roi_places, non_max_suppression, roi_align
 
 from ..case import OpCase, rand
 
@@ -44,7 +44,11 @@ def pooled(
             read.append([v * x[images[r], :, a, b] for a, b, v in corners(*at, h, w)] or [np.zeros(x.shape[1])])
         if not read:
             continue
-        y[r, :, p, q] = sum(sum(v) for v in read) / len(read) if mode == "avg" else np.max(sum(read, []), axis=0)
+        y[r, :, p, q] = (
+            sum(sum(v) for v in read) / len(read)
+            if mode == "avg"
+            else np.max([v for point in read for v in point], axis=0)
+        )
     return y
 
 
@@ -149,6 +153,7 @@ CASES = [
         {"size": (2, 3), "scale": 0.8},
         order=0,
     ),
+    OpCase(first_rows, (IMAGES,), lambda v: np.array([v * 20 for v in v]), {"batch": 2, "rows": 20}, order=0),
     choice_row(8, 3, 0.3, None),
     choice_row(8, 3, 0.3, None, center=True),
     choice_row(150, 100, 0.5, None),

@@ -52,7 +52,7 @@ CASES = [
         delimiter=".",
     ),
     row(
-        string_split, (texts(" a  b c ", "d"),), (texts("a", "b c ", "d", "").reshape(2, 2), np.array([2, 1])),
+        string_split, (texts(" a  b c ", "d"),), (texts("a", "b c", "d", "").reshape(2, 2), np.array([2, 1])),
         maxsplit=1,
     ),
     row(string_split, (texts(),), (np.empty((0, 0), object), np.zeros(0, np.int64))),
