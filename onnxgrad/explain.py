@@ -3,11 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .tools.explain import Explanation as Explanation
-    from .tools.explain import grad_cam as grad_cam
-    from .tools.explain import integrated_gradients as integrated_gradients
-    from .tools.explain import last_convolution as last_convolution
-    from .tools.explain import saliency as saliency
+    from .tools.explain import (
+        Explanation as Explanation,
+        grad_cam as grad_cam,
+        integrated_gradients as integrated_gradients,
+        last_convolution as last_convolution,
+        saliency as saliency,
+    )
 
 __all__ = [
     "Explanation",

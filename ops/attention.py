@@ -17,9 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import layout
-from . import pointwise as pw
-from . import reduce as red
+from . import layout, pointwise as pw, reduce as red
 from .dims import DimLike, show
 from .errors import ShapeError
 from .matmul import matmul, swapped

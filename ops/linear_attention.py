@@ -11,8 +11,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from . import layout
-from . import pointwise as pw
+from . import layout, pointwise as pw
 from .attention import checked_heads
 from .create import full_like
 from .cumulative import cumsum

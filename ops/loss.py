@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import pointwise as pw
-from . import reduce as red
+from . import pointwise as pw, reduce as red
 from .dims import Dim, show
 from .errors import DTypeError, OpError, ShapeError
 from .index import gather, gather_elements

@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from . import cumulative, layout
-from . import pointwise as pw
-from . import reduce as red
+from . import cumulative, layout, pointwise as pw, reduce as red
 from .dims import DimLike, show
 from .errors import ShapeError
 from .extent import axis_of
@@ -348,10 +346,7 @@ def lp_norm(x: TensorType, *, p: int, axis: int) -> TensorType:
 
 @lp_norm.compose
 def _lp_norm(x: Any, *, p: int, axis: int) -> Any:
-    if p == 1:
-        norm = red.sum_(pw.abs_(x), axes=(axis,), keepdims=True)
-    else:
-        norm = red.l2_norm(x, axes=(axis,), keepdims=True)
+    norm = red.l2_norm(x, axes=(axis,), keepdims=True) if p == 2 else red.sum_(pw.abs_(x), axes=(axis,), keepdims=True)
     zero = pw.equal(norm, 0.0)
     return pw.where(zero, 0.0, pw.div(x, pw.where(zero, 1.0, norm)))
 

@@ -14,8 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from . import conv as conv_ops
-from . import matmul as matmul_ops
+from . import conv as conv_ops, matmul as matmul_ops
 from .dims import broadcast
 from .errors import DTypeError
 from .op import op

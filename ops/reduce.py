@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from . import layout
-from . import pointwise as pw
+from . import layout, pointwise as pw
 from .broadcast import broadcast_to, sum_to
 from .cumulative import cumprod
 from .dims import DimLike, Shape, product

@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import layout
-from . import pointwise as pw
-from . import reduce as red
+from . import layout, pointwise as pw, reduce as red
 from .create import full_like
 from .dims import Dim, DimLike, show
 from .errors import OpError, ShapeError

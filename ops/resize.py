@@ -25,8 +25,8 @@ class Interpolation:
 
     Attributes:
         mode: `nearest`, `linear` or `cubic`.
-        coordinates: ONNX's coordinate_transformation_mode; `align_scaled_corners` is `align_corners` where the size that
-            a factor asks for is not rounded (Resize-19).
+        coordinates: ONNX's coordinate_transformation_mode; `align_scaled_corners` is `align_corners` where the size
+            that a factor asks for is not rounded (Resize-19).
         nearest: `round_prefer_floor`, `round_prefer_ceil`, `floor`, `ceil`, or `simple` (Upsample: floor, and
             ceil where the axis shrinks).
         cubic_a: the free parameter of the cubic kernel.

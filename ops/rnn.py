@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from . import control, create, index, layout
-from . import pointwise as pw
+from . import control, create, index, layout, pointwise as pw
 from .dims import show
 from .errors import ShapeError, SymbolicError
 from .matmul import matmul

@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import layout
-from . import pointwise as pw
+from . import layout, pointwise as pw
 from .create import full_like
 from .cumulative import cumsum
 from .dims import DimLike, Shape, product, show

@@ -103,8 +103,7 @@ def read_image(path: Path, dtype: DType, shape: Shape, preparation: Preparation)
 
 
 def _resized(image: Image, size: tuple[int, int], crop: bool) -> Image:
-    from PIL import Image as Images
-    from PIL import ImageOps
+    from PIL import Image as Images, ImageOps
 
     if crop:
         return ImageOps.fit(image, size, Images.Resampling.BILINEAR)

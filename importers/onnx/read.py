@@ -102,12 +102,12 @@ def parse(data: bytes, where: str) -> onnx.ModelProto:
 
 def broken_text(message: Any) -> bytes | None:
     """Return the first text field of a protobuf that is not UTF-8, which protobuf hands out as bytes."""
-    for field, value in message.ListFields():
-        values = value if field.is_repeated else [value]
+    for described, value in message.ListFields():
+        values = value if described.is_repeated else [value]
         for v in values:
-            if field.type == field.TYPE_STRING and isinstance(v, bytes):
+            if described.type == described.TYPE_STRING and isinstance(v, bytes):
                 return v
-            if field.type == field.TYPE_MESSAGE and (found := broken_text(v)) is not None:
+            if described.type == described.TYPE_MESSAGE and (found := broken_text(v)) is not None:
                 return found
     return None
 

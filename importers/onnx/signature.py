@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MIXED = frozenset({("Tile", 1)})
 """Versions whose schema wants one type and whose files have two: Tile-1's counts are integers."""
+LEFT_OUT = frozenset({("Resize", 11)})
+"""Versions that declare an input as required and whose files leave it out: Resize-11's roi and scales."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ def check_node(view: NodeView, inputs: Sequence[Any]) -> None:
         raise InvalidGraphError(f"{view}: takes at most {len(formals)} inputs, found {len(inputs)}")
     if len(view.outputs) > known.max_outputs:
         raise InvalidGraphError(f"{view}: gives at most {known.max_outputs} outputs, found {len(view.outputs)}")
+    optional = (view.op_type, view.since_version) in LEFT_OUT
     for k, formal in enumerate(known.inputs):
-        if formal.required and (k >= len(inputs) or not view.proto.input[k]):
+        if formal.required and not optional and (k >= len(inputs) or not view.proto.input[k]):
             raise InvalidGraphError(f"{view}: input {k} ({formal.name}) is missing")
     for a in view.proto.attribute:
         wanted = known.attributes.get(a.name)

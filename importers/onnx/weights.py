@@ -178,7 +178,7 @@ class Roles:
     def _judge(self, use: _Use, via: tuple[str, ...], array: Array, name: str) -> Role:
         op, where = use.node.op_type, f"{use.node.op_type} {use.node.name!r}".replace(" ''", "")
         through = f" through {', '.join(dict.fromkeys(via))}" if via else ""
-        if array.size == 1 and ("Expand" in via or not WRAPPERS.issuperset(via)):
+        if array.size == 1 and name not in self._named_by_module and ("Expand" in via or not WRAPPERS.issuperset(via)):
             return Role("constant", f"scalar that {where} takes{through}")
         if use.index in PARAMETERS.get(op, ()):
             return Role("parameter", f"input {use.index} of {where}{through}")
@@ -199,6 +199,8 @@ class Roles:
             if array.ndim >= 2 and varied:
                 return Role("parameter", f"learned values joined by {where}{through}")
             return Role("constant", f"filler joined by {where}{through}")
+        if op == "Pow" and use.index == 1 and name in self._named_by_module:
+            return Role("parameter", f"exponent of {where}{through}")
         if op in ARITHMETIC:
             return self._operand(use, where, through, array, name)
         return Role("constant", f"input {use.index} of {where}{through}, not a weight position")

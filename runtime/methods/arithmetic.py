@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...ops import matmul as matmul_ops
-from ...ops import pointwise as pw
+from ...ops import matmul as matmul_ops, pointwise as pw
 from ...ops.op import Op
 from ...ops.types import is_float
 from ..node import record

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...ops import index as index_ops
-from ...ops import layout
+from ...ops import index as index_ops, layout
 from ...ops.errors import OpError
 from ..grad_mode import MODE
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...ops import index, normalize
-from ...ops import pointwise as pw
-from ...ops import reduce as red
+from ...ops import index, normalize, pointwise as pw, reduce as red
 from ...ops.errors import DTypeError
 from ...ops.types import is_float
 from .arithmetic import binary

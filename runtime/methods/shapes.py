@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ...ops import index as index_ops
-from ...ops import layout
-from ...ops import reduce as red
+from ...ops import index as index_ops, layout, reduce as red
 from ...ops.errors import ShapeError
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ import onnx
 import pytest
 
 from onnxgrad.importers.onnx.model import load_bytes
-from onnxgrad.ops import normalize as norm
-from onnxgrad.ops import pointwise as pw
+from onnxgrad.ops import normalize as norm, pointwise as pw
 from onnxgrad.ops.loss import softmax_cross_entropy
 from onnxgrad.runtime import tape
 from onnxgrad.runtime.tensor import Tensor

@@ -10,14 +10,13 @@ What the standard has no node test for is tested by hand in the other files of t
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from onnxgrad.importers.onnx.model import load_bytes
@@ -31,13 +30,21 @@ BY_OPERATOR: dict[tuple[str, str], list[int]] = {}
 for _domain, _op, _version in bound():
     BY_OPERATOR.setdefault((_domain, _op), []).append(_version)
 
+TOLERANCE = 1e-6
+"""Of the largest magnitude: onnxruntime's Fourier transforms are off by as much."""
 ONLY_NEWEST = {
     "Dropout": "onnxruntime and the reference draw masks that nobody can reproduce",
 }
 """Operators whose rows are compared with the newest version alone, and why."""
 
-KNOWN_WRONG: dict[tuple[str, str, int], str] = {}
-"""(oracle, operator, version) that contradicts the standard's text, and how; the next oracle is asked."""
+KNOWN_WRONG = {
+    ("reference", "AveragePool", 1): "it counts the padding, the standard says: elements exclude pad",
+    **{
+        ("onnxruntime", "MaxUnpool", v): "it reads indices in the output shape; the standard in the shape before that"
+        for v in (9, 11, 22)
+    },
+}
+"""(oracle, operator, version) that contradicts the standard, and how; the next oracle is asked."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,6 +72,14 @@ def onnxruntime(row: Row) -> list[Any] | None:
         return list(session.run(None, {k: _fed(v) for k, v in row.feeds.items()}))
     except Exception:  # its errors have no common class; whatever it cannot do, the next oracle is asked
         return None
+
+
+def _largest(value: Any) -> float:
+    """Return the largest magnitude of finite numbers, at least 1."""
+    parts = value if isinstance(value, list) else [value]
+    arrays = [np.asarray(p) for p in parts if p is not None and not isinstance(p, dict)]
+    finite = [np.abs(a[np.isfinite(a)]).max(initial=1) for a in arrays if a.dtype.kind in "fc"]
+    return max(map(float, finite), default=1.0)
 
 
 def _fed(v: Any) -> Any:
@@ -105,10 +120,9 @@ def test_versions(domain: str, op: str, subtests: pytest.Subtests) -> None:
             with subtests.test(f"{op}-{version} {row.name}"):
                 name, wanted = expected(row)
                 found = load_bytes(row.model.SerializeToString(), widen_half=False).run(row.feeds)
-                for f, w in zip(found, wanted, strict=False):
-                    compare(f, w, row.case)
+                assert len(found) == len(wanted)
+                for f, w in zip(found, wanted, strict=True):
+                    compare(f, w, replace(row.case, atol=TOLERANCE * _largest(w)))
                 ORACLES[name] += 1
                 COMPARED.add(row.key)
 
-
-assert os and onnx

@@ -16,11 +16,18 @@ import numpy as np
 import onnx
 from onnx import defs, helper
 
-from .conformance import Case, node_modules, node_tests
+from .conformance import Case, node_modules, node_tests, nodes_of
 from .drawn import DRAWS
 
 RENAMED = {"K": "k", "constant_value": "value", "depth": "depth", "repeats": "repeats"}
 """Inputs whose attribute was named otherwise."""
+
+OTHER_MEANING = {
+    ("GroupNormalization", 18): "scale and bias are one a group, not one a channel",
+    ("PRelu", 1): "a slope of one axis is one a channel",
+    ("PRelu", 6): "as version 1",
+}
+"""Versions for which a node that looks the same means something else; they have rows by hand elsewhere."""
 
 Key = tuple[str, str, int]
 
@@ -55,7 +62,7 @@ def rows(key: Key, most: int = 3) -> list[Row]:
         schema = defs.get_schema(op_type, version, domain)
     except defs.SchemaError:
         return []
-    if schema.since_version != version:
+    if schema.since_version != version or (not domain and (op_type, version) in OTHER_MEANING):
         return []
     found = (_taken_back(case, schema, key) for case in _cases().get((domain, op_type), ()))
     return list(itertools.islice((row for row in found if row is not None), most))
@@ -70,6 +77,8 @@ def _taken_back(case: Case, schema: Any, key: Key) -> Row | None:
     feeds = dict(zip([i.name for i in case.inputs], case.data_sets[0][0], strict=True))
     infos = {i.name: i for i in case.inputs}
     if not _older_attributes(node, schema, newest) or not _older_inputs(node, schema, newest, feeds):
+        return None
+    if not all(_fits(n, key) for n in inner_nodes(node)):
         return None
     types = {v.name: v.type for v in (*case.inputs, *case.model.graph.output)}
     if len(node.output) > schema.max_output or not _types_allowed(schema, types, node):
@@ -133,6 +142,23 @@ def _older_inputs(node: onnx.NodeProto, schema: Any, newest: Any, feeds: dict[st
     required = [n for n in node.input if n and n not in feeds]
     given = [a.name for a in node.attribute]
     return not required and all(n in given for n, a in schema.attributes.items() if a.required)
+
+
+def inner_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a node's subgraphs."""
+    for a in node.attribute:
+        for g in ([a.g] if a.HasField("g") else []) + list(a.graphs):
+            yield from nodes_of(g)
+
+
+def _fits(node: onnx.NodeProto, key: Key) -> bool:
+    """Whether a node of a subgraph is written as this version of the standard has it."""
+    try:
+        schema = defs.get_schema(node.op_type, key[2], node.domain)
+    except defs.SchemaError:
+        return False
+    known = all(a.name in schema.attributes for a in node.attribute)
+    return known and schema.min_input <= len(node.input) <= schema.max_input
 
 
 def _types_allowed(schema: Any, types: dict[str, onnx.TypeProto], node: onnx.NodeProto) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxgrad.ops import pointwise as pw
-from onnxgrad.ops import reduce
+from onnxgrad.ops import pointwise as pw, reduce
 from onnxgrad.ops.control import if_, loop, merged, scan
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import DTypeError, OpError, ShapeError

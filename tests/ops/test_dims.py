@@ -6,8 +6,7 @@ import operator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from onnxgrad.ops.dims import Dim, at_least, bind, broadcast, evaluate, product, show, symbols_in
 from onnxgrad.ops.errors import ShapeError, SymbolicError

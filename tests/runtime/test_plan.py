@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxgrad.ops import conv, layout, matmul, reduce
-from onnxgrad.ops import pointwise as pw
+from onnxgrad.ops import conv, layout, matmul, pointwise as pw, reduce
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import InvalidGraphError, OnnxGradError
 from onnxgrad.ops.types import TensorType

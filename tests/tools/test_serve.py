@@ -9,8 +9,7 @@ import zlib
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from starlette.testclient import TestClient
 
 from onnxgrad.ops.errors import MissingExtraError, ServeError

@@ -10,11 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import attention as att
-from ....ops import conv as conv_ops
-from ....ops import layout, normalize
-from ....ops import linear_attention as linear
-from ....ops import pointwise as pw
+from ....ops import attention as att, conv as conv_ops, layout, linear_attention as linear, normalize, pointwise as pw
 from ....ops.create import shape_of
 from ....ops.dims import DimLike, at_least
 from ....ops.errors import UnsupportedAttributeError

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....ops import conv as conv_ops
-from ....ops import layout
-from ....ops import pointwise as pw
+from ....ops import conv as conv_ops, layout, pointwise as pw
 from ....ops.dims import DimLike, Shape, at_least, show
 from ....ops.errors import ShapeError
 from ....ops.window import Window, same_pads

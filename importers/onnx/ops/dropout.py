@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import dropout as dropout_ops
-from ....ops import pointwise as pw
+from ....ops import dropout as dropout_ops, pointwise as pw
 from ..node import NodeView
 from ..registry import binds
 from .control import known_truth

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....ops import attention as att
-from ....ops import layout
-from ....ops import pointwise as pw
+from ....ops import attention as att, layout, pointwise as pw
 from ....ops.create import full_like
 from ....ops.cumulative import cumsum
 from ....ops.dims import DimLike, at_least

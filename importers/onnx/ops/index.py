@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import index
-from ....ops import pointwise as pw
+from ....ops import index, pointwise as pw
 from ....ops.dims import product
 from ....ops.layout import reshape
 from ....ops.types import is_integer

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import layout
-from ....ops import matmul as matmul_ops
-from ....ops import pointwise as pw
+from ....ops import layout, matmul as matmul_ops, pointwise as pw
 from ....ops.types import is_float
 from ..node import NodeView
 from ..registry import binds

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import index, layout, normalize, rank, reduce
-from ....ops import matmul as matmul_ops
-from ....ops import pointwise as pw
+from ....ops import index, layout, matmul as matmul_ops, normalize, pointwise as pw, rank, reduce
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.types import STRING, Array
 from ....runtime.graph import current_graph

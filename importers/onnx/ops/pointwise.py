@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import layout
-from ....ops import pointwise as pw
+from ....ops import layout, pointwise as pw
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.types import TensorType, is_float
 from ..node import NodeView

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....ops import layout
-from ....ops import pointwise as pw
-from ....ops import pool as pool_ops
-from ....ops import reduce as reduce_ops
+from ....ops import layout, pointwise as pw, pool as pool_ops, reduce as reduce_ops
 from ....ops.dims import Shape
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.window import Window

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import layout, normalize, reduce
-from ....ops import pointwise as pw
-from ....ops import quantize as q
+from ....ops import layout, normalize, pointwise as pw, quantize as q, reduce
 from ....ops.dims import Dim
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.types import is_float

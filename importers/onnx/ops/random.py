@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import create
-from ....ops import random as ops
+from ....ops import create, random as ops
 from ....ops.types import dtype_name
 from ....runtime.graph import current_graph
 from ..node import NodeView

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ....ops import layout
-from ....ops import pointwise as pw
-from ....ops import reduce as red
+from ....ops import layout, pointwise as pw, reduce as red
 from ....ops.errors import SymbolicError
 from ....ops.types import is_float
 from ....runtime.contents import dims_of, known_contents

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import layout
-from ....ops import resize as resize_ops
+from ....ops import layout, resize as resize_ops
 from ....ops.dims import Dim, DimLike
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.resize import Interpolation

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....ops import layout
-from ....ops import rnn as rnn_ops
+from ....ops import layout, rnn as rnn_ops
 from ....ops.dims import show
 from ....ops.errors import ShapeError, UnsupportedAttributeError
 from ....ops.rnn import BACKWARD, Cells

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....ops import layout
-from ....ops import signal as signal_ops
+from ....ops import layout, signal as signal_ops
 from ....ops.dims import DimLike
 from ....runtime.contents import dims_of
 from ..node import NodeView

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import matmul as matmul_ops
-from ....ops import pairwise, rank, reduce
-from ....ops import pointwise as pw
+from ....ops import matmul as matmul_ops, pairwise, pointwise as pw, rank, reduce
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.types import Array
 from ..node import NodeView

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....ops import index, layout
-from ....ops import normalize as norm
-from ....ops import pointwise as pw
-from ....ops import reduce as red
+from ....ops import index, layout, normalize as norm, pointwise as pw, reduce as red
 from ....ops.loss import REDUCTIONS
 from ..node import NodeView
 from ..registry import binds

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import layout, rank
-from ....ops import pointwise as pw
-from ....ops import trees as tree_ops
+from ....ops import layout, pointwise as pw, rank, trees as tree_ops
 from ....ops.errors import InvalidGraphError, UnsupportedAttributeError
 from ....ops.trees import MODES, Forest
 from ....ops.types import Array

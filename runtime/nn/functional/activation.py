@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....ops import layout
-from ....ops import normalize as norm_ops
-from ....ops import pointwise as pw
+from ....ops import layout, normalize as norm_ops, pointwise as pw
 
 
 def relu(input: Any, inplace: bool = False) -> Any:

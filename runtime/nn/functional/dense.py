@@ -8,10 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import dropout as dropout_ops
-from ....ops import index, layout, matmul
-from ....ops import normalize as norm_ops
-from ....ops import pointwise as pw
+from ....ops import dropout as dropout_ops, index, layout, matmul, normalize as norm_ops, pointwise as pw
 from ...random import next_key
 
 

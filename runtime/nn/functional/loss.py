@@ -6,11 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import layout
-from ....ops import loss as loss_ops
-from ....ops import normalize as norm_ops
-from ....ops import pointwise as pw
-from ....ops import reduce as red
+from ....ops import layout, loss as loss_ops, normalize as norm_ops, pointwise as pw, reduce as red
 from ....ops.errors import OpError, ShapeError
 from ....ops.types import is_float
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import create, layout
-from ....ops import normalize as norm_ops
+from ....ops import create, layout, normalize as norm_ops
 from ....ops.errors import ShapeError
 from ...grad_mode import no_grad
 

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ops import conv as conv_ops
-from ....ops import layout, matmul, pool
-from ....ops import pointwise as pw
+from ....ops import conv as conv_ops, layout, matmul, pointwise as pw, pool
 from ....ops.errors import OpError, ShapeError
 from ....ops.window import Window, same_pads
 

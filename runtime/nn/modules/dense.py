@@ -11,8 +11,7 @@ from ....ops import pointwise as pw
 from ....ops.matmul import einsum, explicit
 from ...device import to_device
 from ...module import Module, Parameter
-from .. import functional as F
-from .. import init
+from .. import functional as F, init
 
 
 def blank(shape: tuple[int, ...], dtype: Any, device: Any) -> Parameter:

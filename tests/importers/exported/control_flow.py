@@ -100,3 +100,18 @@ class HigherOrderScan(nn.Module):
             return h, h * 2
 
         return scan(step, torch.zeros(2, 3), x)  # type: ignore[no-any-return]
+
+
+@network(lambda n=2: (rand(n, 4),), legacy=(), dynamo=(18,))
+class HigherOrderWhile(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        from torch._higher_order_ops.while_loop import while_loop
+
+        def step(i: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            return i + 1, torch.tanh(self.step(y))
+
+        return while_loop(lambda i, y: i < 3, step, (torch.tensor(0), x))[1]

@@ -177,3 +177,62 @@ class Flow(nn.Module):
 def weight_norm() -> nn.Module:
     norm = nn.utils.parametrizations.weight_norm
     return nn.Sequential(norm(nn.Linear(6, 4)), nn.Tanh(), nn.Unflatten(1, (1, 4)), norm(nn.Conv1d(1, 2, 2)))
+
+
+@network(lambda n=3: (rand(n, 6), rand(n, 5)), {0: "n"}, {0: "n"}, legacy=(12, 17), dynamo=(18,), folded=False)
+class Contrastive(nn.Module):
+    """Two towers and a learned temperature, which is a scalar that goes through exp."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 4), nn.Linear(5, 4, bias=False)
+        self.temperature = nn.Parameter(torch.empty(()))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        a, b = F.normalize(self.left(a), dim=-1), F.normalize(self.right(b), dim=-1)
+        return self.temperature.exp() * a @ b.t()
+
+
+@network(lambda n=3: (rand(n, 4, 5, 5, low=0.1), torch.arange(n) % 4), {0: "n"}, {0: "n"}, legacy=(13,), dynamo=(18,), folded=False)
+class GeneralizedMean(nn.Module):
+    """Pooling with a learned exponent, a residual gate, and losses inside the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.power, self.gate = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
+        self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        y = x.clamp(min=1e-3).pow(self.power + 3).mean((2, 3)).pow(1 / (self.power + 3))
+        y = self.head(y + self.gate * torch.tanh(self.inner(y)))
+        p = y.sigmoid()
+        return (
+            y, F.cross_entropy(y, labels), F.nll_loss(y.log_softmax(1), labels, reduction="none"), F.mse_loss(y, p),
+            F.binary_cross_entropy_with_logits(y, p), F.l1_loss(y, p), F.kl_div(y.log_softmax(1), p, reduction="sum"),
+        )  # fmt: skip
+
+
+@network(lambda n=2: (rand(n, 16),), {0: "n"}, legacy=(), dynamo=(18, 20), folded=False)
+class LongConvolution(nn.Module):
+    """A convolution as long as its input, through the Fourier transform."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = torch.fft.rfft(x, n=32) * torch.fft.rfft(self.kernel, n=32)
+        return torch.fft.irfft(f, n=32)[:, :16]
+
+
+@network(lambda n=2: (rand(n, 64),), {0: "n"}, legacy=(17,))
+class Spectrogram(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(16))
+        self.bands = nn.Linear(9, 4, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = torch.stft(x, 16, 8, window=self.window, center=False, return_complex=False)
+        power = s.pow(2).sum(-1)
+        return torch.log(self.bands(power.transpose(1, 2)).abs() + 0.1)

@@ -166,3 +166,16 @@ class DeepSets(nn.Module):
         h = F.gelu(self.inner(x))
         mean = (h * there).sum(1) / there.sum(1).clamp(min=1)
         return self.outer(torch.cat([mean, h.masked_fill(~there, -1e9).amax(1)], 1))
+
+
+@network(lambda n=4: (rand(n, 5),), {0: "n"}, legacy=(11, 17))
+class DataDependent(nn.Module):
+    """Results whose size the values decide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        y = self.inner(x)
+        return [y[y > 0], torch.nonzero(y > 0), x[x[:, 0] > 0.1] * 2, torch.masked_select(x, x < 0)]

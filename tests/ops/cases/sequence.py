@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxgrad.ops import pointwise as pw
-from onnxgrad.ops import sequence as s
+from onnxgrad.ops import pointwise as pw, sequence as s
 from onnxgrad.ops.types import TensorType
 
 from ..bodies import body
