@@ -3,6 +3,7 @@
 ```
 OnnxGradError
 ├── LoadError                     a file could not become a graph
+│   ├── MissingFileError          there is no such file  (also FileNotFoundError)
 │   ├── NotOnnxError              not a protobuf, truncated, or no graph in it
 │   ├── ExternalDataError         weights beside the file: missing, absolute, escaping or short
 │   ├── InvalidGraphError         cycle, dangling or duplicate names, a broken subgraph
@@ -34,6 +35,10 @@ class OnnxGradError(Exception):
 
 class LoadError(OnnxGradError):
     """A file could not become a graph."""
+
+
+class MissingFileError(LoadError, FileNotFoundError):
+    """There is no such file."""
 
 
 class NotOnnxError(LoadError):

@@ -138,6 +138,34 @@ def dynamic_quantize_linear(x: TensorType) -> tuple[TensorType, TensorType, Tens
     return TensorType(uint8, x.known_shape), TensorType(np.dtype(np.float32), ()), TensorType(uint8, ())
 
 
+@op()
+def dynamic_fake_quantize(x: TensorType) -> TensorType:
+    """Return the floats that x becomes when it is quantised by `dynamic_quantize_linear` and dequantised.
+
+    The gradient goes straight through: nothing saturates.
+    """
+    return TensorType(x.dtype, x.known_shape)
+
+
+@dynamic_fake_quantize.defvjp
+def _dynamic_fake_quantize_vjp(g: Any, y: Any, x: Any) -> tuple[Any, ...]:
+    return (lambda: g,)
+
+
+@op(dtype="uint8")
+def unpack_bits(x: TensorType, *, bits: int) -> TensorType:
+    """Return the small integers that bytes hold, those in the low bits first. Not differentiable.
+
+    Shapes: (*S, n) uint8 -> (*S, 8 n / bits) uint8; bits that do not fill an integer are left out.
+
+    Raises:
+        DTypeError: if x is not uint8, or an integer has more than 8 bits.
+    """
+    if x.dtype != np.uint8 or not 1 <= bits <= 8:
+        raise DTypeError(f"unpack_bits: wants uint8 and 1 to 8 bits, found {x.dtype} and {bits}")
+    return TensorType(x.dtype, (*x.shape[:-1], x.shape[-1] * 8 // bits))
+
+
 @op(dtype="int32")
 def matmul_integer(
     a: TensorType, b: TensorType, a_zero: TensorType | None = None, b_zero: TensorType | None = None

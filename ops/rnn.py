@@ -19,6 +19,7 @@ from .dims import show
 from .errors import ShapeError, SymbolicError
 from .matmul import matmul
 from .op import namespace, op
+from .quantize import dynamic_fake_quantize
 from .types import TensorType
 
 Activation: TypeAlias = tuple[str, float, float]
@@ -95,10 +96,12 @@ def lstm(
     cells: Cells,
     clip: float | None = None,
     input_forget: bool = False,
+    quantized: bool = False,
 ) -> tuple[TensorType, ...]:
     """c = f * c + i * n, h = o * act(c), with the gates i, o, f, n (candidate), in this order in W, R, b.
 
-    The peephole weights p (i, o, f) let the gates see the cell; `input_forget` couples them, f = 1 - i.
+    The peephole weights p (i, o, f) let the gates see the cell; `input_forget` couples them, f = 1 - i. With
+    `quantized` R meets h as `dynamic_fake_quantize` leaves it.
 
     Shapes: (T, B, I), (D, 4H, I), (D, 4H, H), (D, 8H) or None, (B,) or None, (D, B, H) or None twice, (D, 3H)
     or None
@@ -319,6 +322,7 @@ def _lstm(
     cells: Cells,
     clip: float | None = None,
     input_forget: bool = False,
+    quantized: bool = False,
 ) -> tuple[Any, ...]:
     hidden = r.shape[2]
     runs = []
@@ -338,7 +342,8 @@ def _lstm(
             act: Activation = act,
         ) -> tuple[Any, ...]:
             h, c = states
-            i, o, forget, n = _split(pw.add(xt, matmul(h, rd)), 4)
+            seen = dynamic_fake_quantize(h) if quantized else h
+            i, o, forget, n = _split(pw.add(xt, matmul(seen, rd)), 4)
             pi, po, pf = (None, None, None) if peep[0] is None else peep
             i = activate(_seeing(i, pi, c), f, clip)
             forget = pw.sub(1.0, i) if input_forget else activate(_seeing(forget, pf, c), f, clip)

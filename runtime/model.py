@@ -215,7 +215,7 @@ class Model(Module):
         import difflib
 
         names = list(dict.fromkeys(n.name for n in graph.nodes if n.name))
-        close = difflib.get_close_matches(name, names, 3, 0.3)
+        close = difflib.get_close_matches(name, names, 3, 0.3) or names[:3]
         raise InputError(
             f"no layer or value is named {name!r}; did you mean {close}? (`model.layers()` lists {len(names)})"
         )

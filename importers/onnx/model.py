@@ -20,6 +20,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", widen_half: bool 
         widen_half: compute float16 and bfloat16 models in float32, and train them on float32 masters.
 
     Raises:
+        MissingFileError: if there is no such file.
         NotOnnxError: if the file is not a complete ONNX protobuf.
         ExternalDataError: if weights beside the file are missing, short, or outside its folder.
         InvalidGraphError: if the graph contradicts itself.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...ops.budget import check_size
-from ...ops.errors import ExternalDataError, NotOnnxError
+from ...ops.errors import ExternalDataError, MissingFileError, NotOnnxError
 from ...ops.types import Array
 from .tensors import dtype_of, to_array
 
@@ -60,6 +60,7 @@ def read_model(path: str | os.PathLike[str]) -> Weights:
     """Read a model file.
 
     Raises:
+        MissingFileError: if there is none.
         NotOnnxError: if it is not a complete ONNX protobuf.
         ExternalDataError: if its external data are missing, short, or outside the model's folder.
     """
@@ -68,6 +69,8 @@ def read_model(path: str | os.PathLike[str]) -> Weights:
         raise NotOnnxError(f"{file} is a folder; pass the .onnx file in it")
     try:
         data = file.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"cannot read {file}: {error.strerror}") from error
     except OSError as error:
         raise NotOnnxError(f"cannot read {file}: {error.strerror}") from error
     model = parse(data, str(file))

@@ -58,4 +58,5 @@ def _function(domain: str, op_type: str, opset: int) -> onnx.FunctionProto | Non
         return None
     function = onnx.FunctionProto()
     function.CopyFrom(schema.function_body)
+    function.attribute_proto.extend(a.default_value for a in schema.attributes.values() if a.default_value.type)
     return function

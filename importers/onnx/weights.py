@@ -140,7 +140,7 @@ class Roles:
             return Role("parameter", f"the file says so, {found[0].reason}")
         if said is not None and any(role.kind != "constant" for role in found):
             return Role("buffer", f"the file says so, {found[0].reason}")
-        if self._said and said is None and array.size > 1 and np.ptp(array.astype(np.float32)) == 0:
+        if self._said and said is None and array.size > 1 and not varies(array):
             return Role("constant", "filler that the exporter made")
         for kind in ("parameter", "buffer"):
             for role in found:
@@ -192,7 +192,7 @@ class Roles:
             return Role("parameter", f"table that {where} gathers from{through}")
         if op in ("Concat", "Where") and looks_counted(array):
             return Role("constant", f"whole numbers that {where} takes{through}")
-        varied = array.size > 1 and np.ptp(array.astype(np.float32)) > 0
+        varied = varies(array)
         if op == "Where" and use.index > 0 and varied and not looks_like_mask(array):
             return Role("parameter", f"learned values that {where} picks{through}")
         if op == "Concat":
@@ -237,6 +237,11 @@ def looks_like_mask(array: Array) -> bool:
         return False
     huge = bool(np.any(values <= -1e4) or np.any(np.isinf(values)))
     return huge or (values.size == 2 and values.tolist() == [0.0, 1.0])
+
+
+def varies(array: Array) -> bool:
+    """Whether an array holds different values."""
+    return bool(array.size > 1 and (array != array.reshape(-1)[0]).any())
 
 
 def looks_counted(array: Array) -> bool:

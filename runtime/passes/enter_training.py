@@ -1,6 +1,7 @@
 """The training form of a graph: batch norm on batch statistics, dropout that drops.
 
-Running statistics become `updates` of the graph; each dropout reads a key of its own.
+Running statistics become `updates` of the graph, also where the file itself is one of training; each dropout reads a
+key of its own. The running variance is the population's, as ONNX has it; PyTorch's is n / (n - 1) times that.
 """
 
 from __future__ import annotations
@@ -30,12 +31,17 @@ def enter_training(graph: Graph) -> PassResult:
             updates[mean.name], updates[var.name] = new_mean, new_var
             changed += 1
             return (y,)
+        if node.op is normalize.batch_norm_train and _is_state(args[3]) and _is_state(args[4]):
+            made: tuple[Any, ...] = normalize.batch_norm_train(*args, **node.attrs)
+            updates[args[3].name], updates[args[4].name] = made[1], made[2]
+            changed += 1
+            return made
         if node.op is dropout.dropout and node.attrs.get("ratio", 0.5) > 0:
             changed += 1
             return (dropout.dropout_train(args[0], new.random_key(), ratio=node.attrs["ratio"]),)
         if node.op is dropout.dropout_in_mode:
             changed += 1
-            made: tuple[Any, ...] = dropout.dropout_in_mode(*args[:3], np.asarray(True))
+            made = dropout.dropout_in_mode(*args[:3], np.asarray(True))
             return made
         return None
 

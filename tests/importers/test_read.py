@@ -44,8 +44,9 @@ def test_not_onnx(tmp_path: Path, data: bytes, says: str) -> None:
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(NotOnnxError, match=r"nothing\.onnx"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.onnx") as caught:
         load(tmp_path / "nothing.onnx")
+    assert isinstance(caught.value, LoadError)
     with pytest.raises(NotOnnxError, match="folder"):
         load(tmp_path)
 

@@ -22,10 +22,9 @@ import pytest
 from onnxgrad.importers.onnx.model import load_bytes
 
 from .conformance import compare
-from .versions import Key, Row, bound, rows
+from .versions import COMPARED, Row, bound, rows
 
 ORACLES: Counter[str] = Counter()
-COMPARED: set[Key] = set()
 BY_OPERATOR: dict[tuple[str, str], list[int]] = {}
 for _domain, _op, _version in bound():
     BY_OPERATOR.setdefault((_domain, _op), []).append(_version)
@@ -125,4 +124,3 @@ def test_versions(domain: str, op: str, subtests: pytest.Subtests) -> None:
                     compare(f, w, replace(row.case, atol=TOLERANCE * _largest(w)))
                 ORACLES[name] += 1
                 COMPARED.add(row.key)
-

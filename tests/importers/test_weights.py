@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
@@ -76,6 +78,81 @@ def test_positions(nodes: list, tensors: list, wanted: dict[str, str]) -> None:
     m = load_bytes(model(nodes, {"x": ["N", 4]}, {"y": None}, tensors).SerializeToString())
     found = kinds(m)
     assert {n: found[n] for n in wanted} == wanted
+
+
+def values(name: str, *v: float) -> Any:
+    return numpy_helper.from_array(np.array(v, np.float32), name)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tensors", "wanted"),
+    [
+        (  # simulated quantisation: scales are no weights
+            [
+                NODE("QuantizeLinear", ["w", "s"], ["q"]), NODE("DequantizeLinear", ["q", "s"], ["d"]),
+                NODE("MatMul", ["x", "d"], ["y"]),
+            ],
+            [tensor("w", 4, 4), values("s", 0.1)], {"w": "parameter", "s": "buffer"},
+        ),
+        (  # the start of a state: a filler, not a weight
+            [NODE("Expand", ["w", "n"], ["e"]), NODE("MatMul", ["x", "e"], ["y"])],
+            [tensor("w"), ints("n", [4, 4])], {"w": "constant"},
+        ),
+        (
+            [NODE("Greater", ["x", "zero"], ["c"]), NODE("Where", ["c", "x", "w"], ["y"])],
+            [values("zero", 0), tensor("w", 4)], {"w": "parameter", "zero": "constant"},
+        ),
+        (
+            [NODE("Greater", ["x", "zero"], ["c"]), NODE("Where", ["c", "x", "w"], ["y"])],
+            [values("zero", 0), values("w", -np.inf, -np.inf, -np.inf, -np.inf)], {"w": "constant"},
+        ),
+        ([NODE("Relu", ["x"], ["r"]), NODE("Add", ["r", "w"], ["y"])], [values("w", 0, 1, 2, 3)], {"w": "constant"}),
+        (
+            [NODE("Expand", ["w", "n"], ["e"]), NODE("AffineGrid", ["e", "size"], ["y"])],
+            [tensor("w", 2, 3), ints("n", [1, 2, 3]), ints("size", [1, 3, 5, 5])], {"w": "parameter"},
+        ),
+    ],
+    ids=["scales", "filler", "picked", "hidden", "grid", "affine"],
+)  # fmt: skip
+def test_what_is_and_is_no_weight(nodes: list, tensors: list, wanted: dict[str, str]) -> None:
+    found = kinds(load_bytes(model(nodes, {"x": ["N", 4]}, {"y": None}, tensors, opset=20).SerializeToString()))
+    assert {n: found[n] for n in wanted} == wanted
+
+
+def test_the_exporter_says_what_a_tensor_is() -> None:
+    m = model(
+        [
+            NODE("Mul", ["x", "gate"], ["a"]), NODE("Mul", ["a", "speed"], ["b"]), NODE("Add", ["b", "val_1"], ["c"]),
+            NODE("MatMul", ["c", "val_2"], ["y"]),
+        ],
+        {"x": ["N", 4]}, {"y": None},
+        [values("gate", 0.5), tensor("speed", 4), values("val_1", 1, 1, 1, 1), tensor("val_2", 4, 4)],
+    )  # fmt: skip
+    for name, kind in (("gate", "PARAMETER"), ("speed", "BUFFER")):
+        info = helper.make_tensor_value_info(name, 1, None)
+        entry = info.metadata_props.add()
+        entry.key, entry.value = "pkg.torch.export.graph_signature.InputSpec.kind", kind
+        m.graph.value_info.append(info)
+    assert kinds(load_bytes(m.SerializeToString())) == {
+        "gate": "parameter", "speed": "buffer", "val_1": "constant", "val_2": "parameter",
+    }  # fmt: skip
+
+
+def test_pytorch_writes_a_modules_tensors_as_initializers() -> None:
+    grid = helper.make_node("Constant", [], ["/Constant_output_0"], value=tensor("", 1, 4))
+    nodes = [
+        grid, NODE("MatMul", ["x", "onnx::MatMul_7"], ["m"]), NODE("Add", ["m", "/Constant_output_0"], ["a"]),
+        NODE("Mul", ["a", "scale"], ["b"]), NODE("Mul", ["b", "onnx::Mul_9"], ["y"]),
+    ]  # fmt: skip
+    tensors = [tensor("onnx::MatMul_7", 4, 4), values("scale", 0.5), values("onnx::Mul_9", 0.5)]
+    m = model(nodes, {"x": ["N", 4]}, {"y": None}, tensors)
+    found = kinds(load_bytes(m.SerializeToString()))
+    assert (found["/Constant_output_0"], found["scale"]) == ("parameter", "constant")
+    m.producer_name = "pytorch"
+    found = kinds(load_bytes(m.SerializeToString()))
+    assert found == {
+        "onnx::MatMul_7": "parameter", "scale": "parameter", "onnx::Mul_9": "constant", "/Constant_output_0": "constant",
+    }  # fmt: skip
 
 
 def test_weights_of_functions_and_branches() -> None:

@@ -31,6 +31,9 @@ OTHER_MEANING = {
 
 Key = tuple[str, str, int]
 
+COMPARED: set[Key] = set()
+"""What the rows made here were compared for."""
+
 
 @dataclass(frozen=True)
 class Row:

@@ -42,6 +42,11 @@ class Explanation:
     layer: str | None = None
     delta: Array | None = None
 
+    def __repr__(self) -> str:
+        """Return it in a line, without the values."""
+        at = f", layer={self.layer!r}" if self.layer is not None else ""
+        return f"Explanation({self.method}{at}, target={self.target}, values of shape {self.values.shape})"
+
     def heatmap(self, index: int = 0, *, signed: bool = False, blurred: float = 0.0) -> Array:
         """Return one example's explanation as a picture of the image's height and width, from 0 (nothing) to 1.
 

@@ -2,6 +2,7 @@
 
 from . import (
     attention,
+    block_quantized,
     control,
     conv,
     create,
@@ -9,6 +10,7 @@ from . import (
     dropout,
     encode,
     fused_attention,
+    generation,
     image,
     index,
     layout,
@@ -38,6 +40,7 @@ from . import (
 
 __all__ = [
     "attention",
+    "block_quantized",
     "control",
     "conv",
     "create",
@@ -45,6 +48,7 @@ __all__ = [
     "dropout",
     "encode",
     "fused_attention",
+    "generation",
     "image",
     "index",
     "layout",

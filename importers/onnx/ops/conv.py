@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ....ops import conv as conv_ops, layout, pointwise as pw
 from ....ops.dims import DimLike, Shape, at_least, show
 from ....ops.errors import ShapeError
 from ....ops.window import Window, same_pads
+from ....runtime.contents import dims_of
 from ..node import NodeView
 from ..registry import binds
 
@@ -77,15 +79,34 @@ def fused_conv(node: NodeView, x: Any, w: Any, bias: Any = None, residual: Any =
     return activated(node, y if residual is None else pw.add(y, residual), node.attr("activation_params", []))
 
 
+@binds("NhwcFusedConv", 1, domain="com.microsoft")
+def nhwc_fused_conv(node: NodeView, x: Any, w: Any, bias: Any = None, residual: Any = None) -> Any:
+    """NhwcFusedConv: as FusedConv, with the channels last in the input, the residual and the output."""
+    rank = x.ndim - 2
+    first, last = (0, rank + 1, *range(1, rank + 1)), (0, *range(2, rank + 2), 1)
+    x, residual = (v if v is None else layout.transpose(v, perm=first) for v in (x, residual))
+    return layout.transpose(fused_conv(node, x, w, bias, residual), perm=last)
+
+
+@binds("ConvTransposeWithDynamicPads", 1, domain="com.microsoft")
+def conv_transpose_with_dynamic_pads(node: NodeView, x: Any, w: Any, pads: Any = None, bias: Any = None) -> Any:
+    """ConvTransposeWithDynamicPads: as ConvTranspose, with the pads as an input."""
+    return _transposed(node, x, w, bias, None if pads is None else dims_of(pads))
+
+
 @binds("ConvTranspose", 1, 11, 22)
 def conv_transpose(node: NodeView, x: Any, w: Any, bias: Any = None) -> Any:
     """ConvTranspose: `output_padding`, `output_shape` (which sets the pads), `auto_pad`, groups."""
+    return _transposed(node, x, w, bias, node.attr("pads"))
+
+
+def _transposed(node: NodeView, x: Any, w: Any, bias: Any, pads: Sequence[DimLike] | None) -> Any:
     kernel, size = w.shape[2:], x.shape[2:]
     check_kernel(node, kernel)
     rank = len(kernel)
     strides, dilations = node.attr("strides", [1] * rank), node.attr("dilations", [1] * rank)
     extra = node.attr("output_padding", [0] * rank)
-    pads = node.attr("pads", [0] * 2 * rank)
+    pads = [0] * 2 * rank if pads is None else pads
     wanted = node.attr("output_shape")
     mode = node.one_of("auto_pad", "NOTSET", ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"))
     reach = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(size, strides, dilations, kernel, strict=True)]

@@ -52,9 +52,12 @@ def gemm(node: NodeView, a: Any, b: Any, c: Any = None) -> Any:
 @binds("FusedGemm", 1, domain="com.microsoft")
 def fused_gemm(node: NodeView, a: Any, b: Any, c: Any = None) -> Any:
     """FusedGemm: a Gemm with an activation."""
-    y = _gemm(node, a, b, c)
+    return activated(node, _gemm(node, a, b, c), _parameters(node))
+
+
+def _parameters(node: NodeView) -> list[float]:
     names = ("activation_alpha", "activation_beta", "activation_gamma")
-    return activated(node, y, [node.attr(n) for n in names if node.has(n)])
+    return [node.attr(n) for n in names if node.has(n)]
 
 
 @binds("FusedMatMul", 1, domain="com.microsoft")
@@ -64,6 +67,13 @@ def fused_matmul(node: NodeView, a: Any, b: Any) -> Any:
     left = transposed(a, node.attr("transA", 0), node.attr("transBatchA", 0))
     right = transposed(b, node.attr("transB", 0), node.attr("transBatchB", 0))
     return scaled(matmul_ops.matmul(left, right), node.attr("alpha", 1.0))
+
+
+@binds("FusedMatMulActivation", 1, domain="com.microsoft")
+def fused_matmul_activation(node: NodeView, a: Any, b: Any) -> Any:
+    """FusedMatMulActivation: a FusedMatMul with an activation."""
+    node.ignore("activation_axis")
+    return activated(node, fused_matmul(node, a, b), _parameters(node))
 
 
 @binds("Einsum", 12, 28)

@@ -276,6 +276,14 @@ def bias_gelu(node: NodeView, x: Any, bias: Any) -> Any:
     return pw.gelu(pw.add(x, bias))
 
 
+@binds("BiasSplitGelu", 1, domain=MICROSOFT)
+def bias_split_gelu(node: NodeView, x: Any, bias: Any) -> Any:
+    """BiasSplitGelu: the left half of x + bias, times the gelu of the right half."""
+    half = x.shape[-1] // 2
+    left, right = layout.split(pw.add(x, bias), axis=x.ndim - 1, sizes=(half, half))
+    return pw.mul(left, pw.gelu(right))
+
+
 @binds("FastGelu", 1, domain=MICROSOFT)
 def fast_gelu(node: NodeView, x: Any, bias: Any = None) -> Any:
     return pw.gelu_tanh(x if bias is None else pw.add(x, bias))

@@ -7,6 +7,7 @@ from typing import Any
 from ....ops import layout, rnn as rnn_ops
 from ....ops.dims import show
 from ....ops.errors import ShapeError, UnsupportedAttributeError
+from ....ops.quantize import dequantize_linear, dynamic_fake_quantize
 from ....ops.rnn import BACKWARD, Cells
 from ..node import NodeView
 from ..registry import binds
@@ -104,3 +105,21 @@ def lstm(
     attrs = _bound(node, ("Sigmoid", "Tanh", "Tanh"))
     attrs["input_forget"] = bool(node.attr("input_forget", 0))
     return _laid_out(node, rnn_ops.lstm, x, (w, r, b, lengths), (h0, c0), (p,), **attrs)
+
+
+@binds("DynamicQuantizeLSTM", 1, domain="com.microsoft")
+def dynamic_quantize_lstm(
+    node: NodeView, x: Any, w: Any, r: Any, b: Any, lengths: Any, h0: Any, c0: Any, p: Any,
+    w_scale: Any, w_zero: Any, r_scale: Any, r_zero: Any,
+) -> Any:  # fmt: skip
+    """DynamicQuantizeLSTM: weights (D, I, 4H) of 8 bits; the input, and h at each step, are quantised by their range."""
+    attrs = _bound(node, ("Sigmoid", "Tanh", "Tanh"))
+    attrs["input_forget"] = bool(node.attr("input_forget", 0))
+    weights = (_weights(w, w_scale, w_zero), _weights(r, r_scale, r_zero), b, lengths)
+    return _laid_out(node, rnn_ops.lstm, dynamic_fake_quantize(x), weights, (h0, c0), (p,), quantized=True, **attrs)
+
+
+def _weights(w: Any, scale: Any, zero: Any) -> Any:
+    """Return quantised weights as floats, with the gates before the inputs; scales are one a direction, or a gate."""
+    scale, zero = (layout.reshape(v, shape=(w.shape[0], 1, -1)) for v in (scale, zero))
+    return _flipped(dequantize_linear(w, scale, zero, dtype=str(scale.dtype)), (0, 2, 1))

@@ -13,11 +13,13 @@ from ...op import namespace
 from ...quantize import (
     conv_integer,
     dequantize_linear,
+    dynamic_fake_quantize,
     dynamic_quantize_linear,
     fake_quantize,
     matmul_integer,
     quantize_linear,
     requantize,
+    unpack_bits,
 )
 from ...types import Array, DType, is_integer
 from ...window import Window
@@ -93,6 +95,28 @@ def _dynamic_quantize_linear(x: Array) -> tuple[Array, Array, Array]:
     scale = xp.where(scale == 0, 1, scale).astype(np.float32)
     zero = xp.clip(xp.rint(xp.asarray(-low / scale)), 0, 255).astype(np.uint8)
     return _rounded(xp.asarray(x / scale), zero, np.uint8), scale, zero
+
+
+@dynamic_fake_quantize.kernel("array")
+def _dynamic_fake_quantize(x: Array) -> Array:
+    whole, scale, zero = _dynamic_quantize_linear(x)
+    return ((whole.astype(np.float32) - zero.astype(np.float32)) * scale).astype(x.dtype)
+
+
+@unpack_bits.kernel("array", half="native")
+def _unpack_bits(x: Array, *, bits: int) -> Array:
+    xp = namespace(x)
+    if bits == 8:
+        return x
+    if 8 % bits == 0:
+        places = xp.arange(0, 8, bits, dtype=np.uint8)
+        parts = (x[..., None] >> places) & np.uint8(2**bits - 1)
+        return parts.reshape(*x.shape[:-1], x.shape[-1] * (8 // bits))
+    single = (x[..., None] >> xp.arange(8, dtype=np.uint8)) & np.uint8(1)
+    stream = single.reshape(*x.shape[:-1], -1)
+    count = stream.shape[-1] // bits
+    groups = stream[..., : count * bits].reshape(*x.shape[:-1], count, bits)
+    return (groups << xp.arange(bits, dtype=np.uint8)).sum(axis=-1, dtype=np.uint8)
 
 
 def _reach(x: Array, zero: Array | None) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...op import namespace
+from ...quantize import dynamic_fake_quantize
 from ...rnn import BACKWARD, Activation, Cells, flipped, gru, lstm, rnn
 from ...types import Array
 
@@ -193,9 +194,11 @@ def _lstm(
     cells: Cells,
     clip: float | None = None,
     input_forget: bool = False,
+    quantized: bool = False,
 ) -> tuple[Array, ...]:
     steps = _Steps(x, r, lengths, direction, 2)
     xp, k = steps.xp, r.shape[2]
+    seen: Function = dynamic_fake_quantize.run if quantized else lambda h: h
     for d in range(len(cells)):
         f, g = (_function(xp, a, clip) for a in cells[d][:2])
         act = _function(xp, cells[d][2], None)
@@ -211,7 +214,7 @@ def _lstm(
             g: Function = g,
             act: Function = act,
         ) -> tuple[Array, ...]:
-            gates = h @ rt
+            gates = seen(h) @ rt
             gates += xt
             iof = f(gates[:, : 3 * k])
             i = iof[:, :k]
@@ -230,7 +233,7 @@ def _lstm(
             d: int = d,
         ) -> tuple[Array, ...]:
             assert p is not None
-            gates = h @ rt
+            gates = seen(h) @ rt
             gates += xt
             i = f(gates[:, :k] + p[d, :k] * c)
             forget = 1 - i if input_forget else f(gates[:, 2 * k : 3 * k] + p[d, 2 * k :] * c)

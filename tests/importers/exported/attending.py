@@ -48,11 +48,11 @@ class Decoder(nn.Module):
         return self.decoder(x, memory, tgt_mask=self.mask)
 
 
-@network(lambda n=2: (rand(5, n, 8), rand(4, n, 8)), legacy=(16,))
+@network(lambda n=2: (rand(n, 5, 8), rand(n, 4, 8)), legacy=(16,))
 class WholeTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.Transformer(8, 2, 1, 1, 12)
+        self.inner = nn.Transformer(8, 2, 1, 1, 12, batch_first=True)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         return self.inner(source, target)

@@ -70,7 +70,7 @@ def conv_transpose2d() -> nn.Module:
     )  # fmt: skip
 
 
-@network(lambda n=2: (rand(n, 1, 16, 16),), {0: "n"}, legacy=(9, 14, 19), dynamo=(18, 23))
+@network(lambda n=2: (rand(n, 1, 16, 16),), {0: "n"}, legacy=(9, 10, 14, 19), dynamo=(18, 23))
 def lenet() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 4, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(),
@@ -141,7 +141,7 @@ class ConvNextBlock(nn.Module):
         return x + y.permute(0, 3, 1, 2)
 
 
-@network(image, IMAGE, legacy=(12, 17, 20), dynamo=(18, 20))
+@network(image, IMAGE, legacy=(12, 15, 20), dynamo=(19,))
 def convnext() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 2, 2), ConvNextBlock(4), nn.Conv2d(4, 6, 2, 2), ConvNextBlock(6))
 
