@@ -110,12 +110,6 @@ def greedy_search(
     return TensorType(INT32, (tokens.shape[0], _count(max_length)))
 
 
-@beam_search.defvjp
-@greedy_search.defvjp
-def _search_vjp(g: Any, y: Any, *args: Any, **attrs: Any) -> tuple[None, ...]:
-    return (None,) * len(args)
-
-
 def _count(t: TensorType) -> DimLike:
     return t.contents[0] if t.contents else Dim.fresh()
 

@@ -56,9 +56,7 @@ class Pointwise(Op):
             return _infer(name, result, types)
 
         infer.__doc__ = doc
-        super().__init__(
-            name, infer, symbolic=result in ("same", "bool"), dtype="bool" if result == "bool" else None
-        )
+        super().__init__(name, infer, symbolic=result in ("same", "bool"), dtype="bool" if result == "bool" else None)
         if kernel is None:
             assert expression is not None
             kernel = compile_array(expression, names)
@@ -88,13 +86,9 @@ class Pointwise(Op):
         reads = tuple(n for n in (*self.names, "y") if n in found)
         # in the new op `g` is its cotangent and `y` its output: what had these names here gets others
         renamed = {n: f"{self.name}_{n}" if n in ("g", "y") else n for n in reads}
-        value = _chain(
-            e.substitute(partial, {n: Var(new) for n, new in renamed.items() if n != new}), Var("g")
-        )
+        value = _chain(e.substitute(partial, {n: Var(new) for n, new in renamed.items() if n != new}), Var("g"))
         ins = ("g", *renamed.values())
-        return Pointwise(
-            f"{self.name}_grad_{name}", ins, value, doc=f"Gradient of {self.name} by {name}."
-        ), reads
+        return Pointwise(f"{self.name}_grad_{name}", ins, value, doc=f"Gradient of {self.name} by {name}."), reads
 
     def _vjp(self, g: Any, y: Any, *args: Any) -> tuple[Callable[[], Any] | None, ...]:
         values = dict(zip(self.names, args, strict=True))
@@ -164,17 +158,11 @@ def _promote(name: str, arrays: Sequence[TensorType]) -> DType:
 x, a, b, y, alpha = Var("x"), Var("a"), Var("b"), Var("y"), Var("alpha")
 
 
-def _unary(
-    name: str, expression: Expr, *, dx: Expr | None = None, result: str = "float", doc: str = ""
-) -> Pointwise:
-    return Pointwise(
-        name, ("x",), expression, partials={"x": dx} if dx is not None else None, result=result, doc=doc
-    )
+def _unary(name: str, expression: Expr, *, dx: Expr | None = None, result: str = "float", doc: str = "") -> Pointwise:
+    return Pointwise(name, ("x",), expression, partials={"x": dx} if dx is not None else None, result=result, doc=doc)
 
 
-def _binary(
-    name: str, expression: Expr, *, result: str = "same", doc: str = "", **partials: Expr
-) -> Pointwise:
+def _binary(name: str, expression: Expr, *, result: str = "same", doc: str = "", **partials: Expr) -> Pointwise:
     return Pointwise(name, ("a", "b"), expression, partials=partials, result=result, doc=doc)
 
 
@@ -240,12 +228,8 @@ erf = _unary("erf", e.erf(x), doc="Error function.")
 tanh = _unary("tanh", e.tanh(x), dx=1 - y * y, doc="Hyperbolic tangent.")
 sigmoid = _unary("sigmoid", e.sigmoid(x), dx=y * (1 - y), doc="1 / (1 + e^-x).")
 softplus = _unary("softplus", e.softplus(x), doc="log(1 + e^x), without overflow.")
-softsign = _unary(
-    "softsign", x / (1 + e.abs_(x)), dx=1 / ((1 + e.abs_(x)) * (1 + e.abs_(x))), doc="x / (1 + |x|)."
-)
-relu = _unary(
-    "relu", e.maximum(x, 0), dx=e.where(y > 0, 1.0, 0.0), result="same", doc="max(x, 0); derivative 0 at 0."
-)
+softsign = _unary("softsign", x / (1 + e.abs_(x)), dx=1 / ((1 + e.abs_(x)) * (1 + e.abs_(x))), doc="x / (1 + |x|).")
+relu = _unary("relu", e.maximum(x, 0), dx=e.where(y > 0, 1.0, 0.0), result="same", doc="max(x, 0); derivative 0 at 0.")
 gelu = _unary("gelu", 0.5 * x * (1 + e.erf(0.7071067811865476 * x)), doc="x Phi(x), exact.")
 gelu_tanh = _unary(
     "gelu_tanh",
@@ -260,9 +244,7 @@ def _shaped(name: str, *names: str, expression: Expr, dx: Expr | None = None, do
     return Pointwise(name, ("x", *names), expression, partials=partials, result="float", doc=doc)
 
 
-where = Pointwise(
-    "where", ("c", "a", "b"), e.where(Var("c"), a, b), doc="a where the condition holds, else b."
-)
+where = Pointwise("where", ("c", "a", "b"), e.where(Var("c"), a, b), doc="a where the condition holds, else b.")
 prelu = Pointwise(
     "prelu",
     ("x", "slope"),
@@ -291,9 +273,7 @@ celu = _shaped(
     dx=e.where(x > 0, 1.0, e.exp(e.where(x > 0, 0.0, x) / alpha)),
     doc="x, or alpha (e^(x / alpha) - 1) where x <= 0. Source: ONNX Celu-12.",
 )
-swish = _shaped(
-    "swish", "alpha", expression=x * e.sigmoid(alpha * x), doc="x sigmoid(alpha x). Source: ONNX Swish-24."
-)
+swish = _shaped("swish", "alpha", expression=x * e.sigmoid(alpha * x), doc="x sigmoid(alpha x). Source: ONNX Swish-24.")
 thresholded_relu = _shaped(
     "thresholded_relu",
     "alpha",
@@ -311,8 +291,7 @@ hard_sigmoid = Pointwise(
     ("x", "alpha", "beta"),
     e.maximum(0, e.minimum(1, alpha * x + Var("beta"))),
     partials={
-        n: e.where(y > 0, e.where(y < 1, d, 0.0), 0.0)
-        for n, d in (("x", alpha), ("alpha", x), ("beta", Const(1)))
+        n: e.where(y > 0, e.where(y < 1, d, 0.0), 0.0) for n, d in (("x", alpha), ("alpha", x), ("beta", Const(1)))
     },
     result="float",
     doc="alpha x + beta, kept between 0 and 1; derivative 0 at both bounds.",

@@ -308,7 +308,7 @@ class Model(Module):
         """
         return find_head(self.graph, self.outputs[0].name)
 
-    def replace_head(self, num_classes: int, *, seed: int | None = None) -> Module:
+    def replace_head(self, num_classes: int, *, seed: int | None = None, gain: float = 1.0) -> Module:
         """Replace the layer that makes the class scores by a new one for this many classes.
 
         Works on Gemm, MatMul + Add and 1x1-Conv heads. The weights are drawn as PyTorch draws a Linear's.
@@ -316,6 +316,8 @@ class Model(Module):
         Args:
             num_classes: how many classes.
             seed: of the draw; the global generator by default.
+            gain: the draw is multiplied by it. With few examples a small one (0.01) generalises better: what is random
+                in the head is then small beside what it learns.
 
         Raises:
             InputError: if the model does not end in such a head.
@@ -331,7 +333,7 @@ class Model(Module):
         self._keep(built)
         for name, t in self._state.items():  # the file's half precision has rounded what is trained in float32
             if name in arrays and arrays[name].dtype == t.dtype:
-                t.data = arrays[name]
+                t.data = arrays[name] * np.float32(gain) if name in (head.weight, head.bias) else arrays[name]
         return self.train(training)
 
     def extra_repr(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.errors import InputError
-from ..ops.types import HALF, Array, TensorType, is_float
+from ..ops.types import HALF, Array, DType, TensorType, is_float
 from .images import SUFFIXES, Preparation, layout_of, read_image
 
 if TYPE_CHECKING:
@@ -40,39 +40,70 @@ class Labelled:
 
 
 class Photos:
-    """Photos with their classes, read when they are asked for."""
+    """Photos with their classes, read when they are asked for.
 
-    def __init__(self, files: Sequence[tuple[Path, int]], dtype: Any, shape: Sequence[Any], how: Preparation) -> None:
-        """Hold what is needed to read them."""
+    Args:
+        files: the photos and their classes.
+        dtype: of the input.
+        shape: of the input.
+        how: bytes become numbers.
+        views: how many random parts there are of each photo; 0 for the whole photo, once.
+        seed: of the parts.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[tuple[Path, int]],
+        dtype: DType,
+        shape: Sequence[Any],
+        how: Preparation,
+        views: int = 0,
+        seed: int = 0,
+    ) -> None:
         self.files, self.dtype, self.shape, self.how = list(files), dtype, tuple(shape), how
+        self.views, self.seed = views, seed
         self.batched = layout_of(self.shape).rank == 4
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self.files)
+        return len(self.files) * max(1, self.views)
 
     def __getitem__(self, index: int) -> tuple[Array, Any]:
         """Read one."""
-        path, label = self.files[index]
-        x = read_image(path, self.dtype, self.shape, self.how)
+        path, label = self.files[index % len(self.files)]
+        view = np.random.default_rng((self.seed, index)) if self.views else None
+        x = read_image(path, self.dtype, self.shape, self.how, view)
         return (x[0] if self.batched else x), np.int64(label)
 
-    def arrays(self) -> tuple[Array, Array]:
-        """Read all."""
+    def kept(self) -> Any:
+        """Return all as arrays if they fit into memory, else themselves."""
+        elements = int(np.prod([d for d in self.shape[-3:] if isinstance(d, int)]))
+        if elements * self.dtype.itemsize * len(self) > KEPT_BYTES:
+            return self
         xs, ys = zip(*(self[i] for i in range(len(self))), strict=True)
         return np.stack(xs), np.array(ys)
 
 
 def from_folder(
-    folder: Path, inputs: Sequence[ValueInfo], preparation: Preparation, side: int
+    folder: Path,
+    inputs: Sequence[ValueInfo],
+    preparation: Preparation,
+    *,
+    side: int = 224,
+    val_split: float = 0.2,
+    views: int = 0,
+    seed: int = 0,
 ) -> tuple[Labelled, Labelled | None]:
-    """Return the photos of a folder for training, and for validation where it has a `val` folder.
+    """Return photos of a folder for training, and others for validation.
 
     Args:
         folder: with one folder of photos a class; or with `train` and `val`, each such a folder.
         inputs: of the model.
         preparation: how photos become inputs.
         side: height and width of photos where the model leaves them open.
+        val_split: the part of each class that is kept for validation where there is no `val`.
+        views: how many random parts of each photo to train on; 0 for the whole photo.
+        seed: of the split and the parts.
 
     Raises:
         InputError: if there are no photos, or the model takes none.
@@ -80,18 +111,27 @@ def from_folder(
     declared = inputs[0]
     if len(inputs) != 1 or not isinstance(declared.type, TensorType) or declared.type.known_shape is None:
         raise InputError(f"photos want a model of one image; this one takes {', '.join(map(str, inputs))}")
+    if not 0 <= val_split < 1 or views < 0:
+        raise InputError(f"val_split is a part from 0 to below 1 and views no less than 0, found {val_split}, {views}")
     shape = _sized(declared.type.known_shape, side)
     dtype = np.dtype(np.float32) if declared.dtype in HALF else declared.dtype
-    parts = [folder / "train", folder / "val"] if (folder / "train").is_dir() else [folder]
-    classes = tuple(sorted(d.name for d in parts[0].iterdir() if d.is_dir() and not d.name.startswith(".")))
-    found: list[Labelled | None] = [
-        _photos(p, classes, dtype, shape, preparation) if p.is_dir() else None for p in parts
-    ]
+    parted = (folder / "train").is_dir()
+    first = folder / "train" if parted else folder
+    classes = tuple(sorted(d.name for d in first.iterdir() if d.is_dir() and not d.name.startswith(".")))
+    training = _files(first, classes)
+    held: list[tuple[Path, int]] = []
+    if parted:
+        held = _files(folder / "val", classes) if (folder / "val").is_dir() else []
+    elif val_split:
+        training, held = _divided(training, val_split, seed)
+    made = [Photos(training, dtype, shape, preparation, views, seed), Photos(held, dtype, shape, preparation)]
+    found = [Labelled(photos.kept(), len(classes), classes) if photos.files else None for photos in made]
     assert found[0] is not None
-    return found[0], found[1] if len(found) > 1 else None
+    return found[0], found[1]
 
 
-def _photos(folder: Path, classes: tuple[str, ...], dtype: Any, shape: Sequence[Any], how: Preparation) -> Labelled:
+def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
+    """Return the photos of a folder of classes, in the order of their names."""
     strange = [d.name for d in folder.iterdir() if d.is_dir() and not d.name.startswith(".") and d.name not in classes]
     if strange:
         raise InputError(f"{folder} has classes that the training photos lack: {', '.join(sorted(strange))}")
@@ -106,9 +146,19 @@ def _photos(folder: Path, classes: tuple[str, ...], dtype: Any, shape: Sequence[
         raise InputError(f"{folder}: wanted a folder of photos for each of two or more classes, found {list(classes)}")
     if empty and folder.name != "val":
         raise InputError(f"{folder}: no photos of {', '.join(empty)}")
-    photos = Photos(files, dtype, shape, how)
-    size = int(np.prod([d for d in shape[-3:] if isinstance(d, int)])) * dtype.itemsize * len(photos)
-    return Labelled(photos.arrays() if size <= KEPT_BYTES else photos, len(classes), classes)
+    return files
+
+
+def _divided(
+    files: list[tuple[Path, int]], part: float, seed: int
+) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]]]:
+    """Return photos for training and others for validation: a part of each class, drawn by a seed."""
+    rng = np.random.default_rng(seed)
+    held: set[Path] = set()
+    for label in sorted({at for _, at in files}):
+        mine = [path for path, at in files if at == label]
+        held |= {mine[i] for i in rng.permutation(len(mine))[: round(len(mine) * part)]}
+    return [f for f in files if f[0] not in held], [f for f in files if f[0] in held]
 
 
 def _sized(shape: Sequence[Any], side: int) -> tuple[Any, ...]:

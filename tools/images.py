@@ -78,8 +78,17 @@ def _known(d: DimLike) -> int | None:
     return d if isinstance(d, int) else None
 
 
-def read_image(path: Path, dtype: DType, shape: Shape, preparation: Preparation) -> Array:
+def read_image(
+    path: Path, dtype: DType, shape: Shape, preparation: Preparation, view: np.random.Generator | None = None
+) -> Array:
     """Return a photo as an input of this element type and shape; sizes left open are the photo's.
+
+    Args:
+        path: the photo.
+        dtype: of the input.
+        shape: of the input.
+        preparation: how bytes become numbers.
+        view: take a random part of the photo, mirrored by chance, to train on.
 
     Raises:
         InputError: if the file is not an image, or the shape not an image's.
@@ -98,7 +107,8 @@ def read_image(path: Path, dtype: DType, shape: Shape, preparation: Preparation)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not an image that can be read: {error}") from error
     size = (layout.width or image.width, layout.height or image.height)
-    pixels = np.asarray(_resized(image, size, preparation.crop))
+    resized = _resized(image, size, preparation.crop) if view is None else _part(image, size, view)
+    pixels = np.asarray(resized)
     return arrange(pixels.reshape(size[1], size[0], layout.channels), dtype, layout, preparation)
 
 
@@ -108,6 +118,21 @@ def _resized(image: Image, size: tuple[int, int], crop: bool) -> Image:
     if crop:
         return ImageOps.fit(image, size, Images.Resampling.BILINEAR)
     return image.resize(size, Images.Resampling.BILINEAR)
+
+
+def _part(image: Image, size: tuple[int, int], generator: np.random.Generator) -> Image:
+    """Return 40 to 100% of an image, its proportions stretched by up to 4:3, mirrored half of the time."""
+    from PIL import Image as Images, ImageOps
+
+    area = generator.uniform(0.4, 1) * image.width * image.height
+    stretch = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3))) * size[0] / size[1]
+    wide = max(1, min(image.width, int(np.sqrt(area * stretch))))
+    high = max(1, min(image.height, int(np.sqrt(area / stretch))))
+    left = int(generator.integers(0, image.width - wide + 1))
+    top = int(generator.integers(0, image.height - high + 1))
+    box = (left, top, left + wide, top + high)
+    part = image.resize(size, Images.Resampling.BILINEAR, box=box)
+    return ImageOps.mirror(part) if generator.random() < 0.5 else part
 
 
 def arrange(pixels: Array, dtype: DType, layout: Layout, preparation: Preparation) -> Array:

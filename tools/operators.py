@@ -1,6 +1,7 @@
-"""`python -m onnxgrad.tools.operators > docs/operators.md`: which operators there are, at which versions, with which gradient.
+"""Which operators there are, at which versions, with which gradient.
 
-Run it in a checkout: how far a gradient is checked is read from the op table of the tests.
+`python -m onnxgrad.tools.operators > docs/operators.md` writes the page. Run it in a checkout: how far a gradient is
+checked is read from the op table of the tests.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ Every operator runs on NumPy arrays (CPU) and on CuPy arrays (CUDA) through the 
 - **versions**: the since-versions that are bound; each is compared with another implementation in `tests/importers`.
 - **ops**: what it is made of, all cases of all versions together.
 - **gradient**: `order n` is the highest derivative that the op table checks against central differences, for the least
-  checked of the ops (a lower one has no derivative beyond); `none` is declared, with the reason: asking for it is an error.
+  checked of the ops (a lower one has no derivative beyond); `none` is declared, with the reason: asking for it is an
+  error.
 """
 
 BESIDE = frozenset(
@@ -57,8 +59,18 @@ REASONS = {
     "shape_of size_of fill full_like range eye_like": "its result depends on sizes alone",
     "cosine_window mel_weights": "it is a table that depends on sizes alone",
     "decode_image": "it reads a file's bytes",
+    "quantize_linear": "its results are rounded",
+    "sequence_length optional_has_element": "its result is a count or a truth value",
+    "beam_search greedy_search": "its results are positions",
+    "cast_map dict_vectorize zip_map": "it works on dictionaries",
 }
 """Why ops have no gradient, by their names."""
+
+SPECIAL = {
+    "Gradient": "every order: it differentiates the graph around it",
+    "Constant": "none: its result is fixed in the file",
+}
+"""What the ops that a binding calls do not say."""
 
 
 def bindings() -> Mapping[tuple[str, str, int], Callable[..., Any]]:
@@ -87,7 +99,7 @@ def ops_of(f: Any, op_type: str) -> set[str]:
         elif isinstance(value, list | tuple):
             for v in value:
                 visit(v)
-        elif isinstance(value, FunctionType) and value.__module__.startswith(__package__.partition(".")[0]):
+        elif isinstance(value, FunctionType) and _computes(value.__module__):
             for v in _mentioned(value):
                 visit(v)
 
@@ -95,12 +107,20 @@ def ops_of(f: Any, op_type: str) -> set[str]:
     return found
 
 
+def _computes(module: str) -> bool:
+    """Whether a module holds bindings or ops, rather than what registers them."""
+    house = __package__.partition(".")[0]
+    return module.startswith((f"{house}.importers.onnx.ops.", f"{house}.ops.")) and module != f"{house}.ops.op"
+
+
 def _mentioned(f: FunctionType) -> Iterator[Any]:
     """Yield the global and enclosing values that a function's source names."""
     inside = inspect.getclosurevars(f)
     scope = {**f.__globals__, **inside.nonlocals}
     tree = ast.parse(textwrap.dedent(inspect.getsource(f)))
-    for node in ast.walk(tree):
+    head = tree.body[0]
+    parts = head.body if isinstance(head, ast.FunctionDef) else [head]  # without decorators and annotations
+    for node in (n for part in parts for n in ast.walk(part)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             owner = scope.get(node.value.id)
             if isinstance(owner, ModuleType):
@@ -113,8 +133,10 @@ def _mentioned(f: FunctionType) -> Iterator[Any]:
 
 def gradient(names: set[str], orders: Mapping[str, int]) -> str:
     """Return what the page says of the gradient of an operator that is made of these ops."""
-    has = {n for n in names if OPS[n].vjp is not None or OPS[n].composition is not None}
+    has = {n for n in names if _differentiable(n, orders)}
     core = has - LAYOUT - BESIDE
+    if not core and "gather" in has:
+        names = names - {"nonzero"}  # it says where to gather
     without = names - has - BESIDE
     if core or (has and not without):
         checked = [orders[n] for n in core or has if orders.get(n)]
@@ -122,6 +144,12 @@ def gradient(names: set[str], orders: Mapping[str, int]) -> str:
         return order + (f"; none through {', '.join(sorted(without))}" if without else "")
     reasons = {r for n in without or names for group, r in REASONS.items() if n in group.split()}
     return f"none: {'; '.join(sorted(reasons)) or 'its results are no floats'}"
+
+
+def _differentiable(name: str, orders: Mapping[str, int]) -> bool:
+    op, declared = OPS[name], any(name in group.split() for group in REASONS)
+    none = orders.get(name) == 0 and not op.structural  # a row of order 0 checks that nothing is differentiated
+    return not declared and not none and (op.vjp is not None or op.composition is not None)
 
 
 def page(orders: Mapping[str, int]) -> str:
@@ -143,22 +171,26 @@ def page(orders: Mapping[str, int]) -> str:
                 continue
             versions = by_operator[d, op_type]
             names = set().union(*(ops_of(f, op_type) for f in versions.values()))
+            said = SPECIAL.get(op_type) or gradient(names, orders)
             shown = ", ".join(sorted(names - BESIDE - LAYOUT) or sorted(names)) or "-"
             numbers = " ".join(map(str, sorted(versions)))
-            lines.append(f"| {op_type} | {numbers} | {shown} | {gradient(names, orders)} |")
+            lines.append(f"| {op_type} | {numbers} | {shown} | {said} |")
     return "\n".join(lines) + "\n"
 
 
 def orders_checked(root: Path) -> dict[str, int]:
     """Return the highest derivative that the op table checks, by op; 0 where it is declared non-differentiable."""
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    cases = importlib.import_module("tests.ops.cases")
-    found: dict[str, int] = {}
-    for module in pkgutil.iter_modules(cases.__path__):
-        for case in importlib.import_module(f"{cases.__name__}.{module.name}").CASES:
+    before = list(sys.path)
+    sys.path.insert(0, str(root))
+    try:
+        cases = importlib.import_module("tests.ops.cases")
+        names = [f"{cases.__name__}.{m.name}" for m in pkgutil.iter_modules(cases.__path__)]
+        found: dict[str, int] = {}
+        for case in (case for name in names for case in importlib.import_module(name).CASES):
             found[case.op.name] = max(found.get(case.op.name, 0), case.order or 0)
-    return found
+        return found
+    finally:
+        sys.path[:] = before
 
 
 def main() -> int:

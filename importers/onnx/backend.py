@@ -39,8 +39,8 @@ class BackendRep(base.BackendRep):
         """Run the model and return its outputs, a tuple that can be indexed by output name too.
 
         Args:
-            inputs: a list or tuple in the order of the model's inputs, a dictionary by name, or the one input of a model
-                that has one; each an array, a scalar, a list of arrays (a sequence) or None (an empty optional).
+            inputs: a list or tuple in the order of the model's inputs, a dictionary by name, or the one input of a
+                model that has one; each an array, a scalar, a list of arrays (a sequence) or None (an empty optional).
             kwargs: none are known; they are there because the standard's interface has them.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...ops.errors import DTypeError, InvalidGraphError
 from ...ops.types import TensorType, dtype_name
@@ -57,14 +57,12 @@ def signature(domain: str, op_type: str, version: int) -> Signature | None:
     formals, rest = [], None
     for k, p in enumerate(schema.inputs):
         shared = p.type_str in variables and (p.option != variadic or p.is_homogeneous)
-        formal = Formal(
-            p.name, p.option != optional and k < schema.min_input, p.type_str if shared else ""
-        )
+        formal = Formal(p.name, p.option != optional and k < schema.min_input, p.type_str if shared else "")
         if p.option == variadic:
             rest = formal
         else:
             formals.append(formal)
-    kinds = {name: int(a.type.value) for name, a in schema.attributes.items()}
+    kinds = {name: int(cast(Any, a.type).value) for name, a in schema.attributes.items()}
     return Signature(tuple(formals), rest, int(schema.max_output), kinds)
 
 

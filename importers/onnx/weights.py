@@ -27,7 +27,8 @@ _ALL = frozenset(range(64))
 PARAMETERS: dict[str, frozenset[int]] = {
     "Conv": frozenset({1, 2}), "ConvTranspose": frozenset({1, 2}), "DeformConv": frozenset({1, 3}),
     "FusedConv": frozenset({1, 2}), "Gemm": _ALL, "FusedGemm": _ALL, "MatMul": _ALL, "FusedMatMul": _ALL,
-    "Einsum": _ALL,
+    "FusedMatMulActivation": _ALL, "NhwcFusedConv": frozenset({1, 2}), "MatMulNBits": frozenset({5}),
+    "ConvTransposeWithDynamicPads": frozenset({1, 3}), "DynamicQuantizeLSTM": frozenset({3, 7}), "Einsum": _ALL,
     "TransposeMatMul": _ALL, "BatchNormalization": frozenset({1, 2}), "InstanceNormalization": frozenset({1, 2}),
     "LayerNormalization": frozenset({1, 2}), "GroupNormalization": frozenset({1, 2}),
     "RMSNormalization": frozenset({1}),
@@ -43,6 +44,8 @@ PARAMETERS: dict[str, frozenset[int]] = {
 BUFFERS: dict[str, frozenset[int]] = {
     "BatchNormalization": frozenset({3, 4}), "STFT": frozenset({2}), "MelWeightMatrix": _ALL,
     "QuantizeLinear": frozenset({1}), "DequantizeLinear": frozenset({1}), "QLinearConv": _ALL, "QLinearMatMul": _ALL,
+    "MatMulNBits": frozenset({2, 3}), "GatherBlockQuantized": frozenset({2}),
+    "DynamicQuantizeLSTM": frozenset({5, 6, 8, 10}),
     "LSTM": frozenset({5, 6}), "GRU": frozenset({5}), "RNN": frozenset({5}),
 }  # fmt: skip
 """Positions of state that training does not change by gradient: running statistics, quantisation scales, windows."""
@@ -164,6 +167,9 @@ class Roles:
                     yield from self._ends(function.input[use.index], inner, seen, (*via, node.op_type))
                 continue
             arithmetic_on_constants = scope is self.main and all(o in self._constants for o in node.output if o)
+            if use.index in PARAMETERS.get(node.op_type, ()):
+                yield use, via
+                continue
             hands_on = node.op_type in WRAPPERS and use.index == 0
             if hands_on or node.op_type in ("Concat", "SequenceConstruct") or (
                 arithmetic_on_constants and not (node.op_type in SCALED and use.index > 0)

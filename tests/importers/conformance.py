@@ -1,7 +1,7 @@
 """The standard's own tests as data: models with inputs, the outputs that they have to give, and how close.
 
-The node tests are Python modules that make their cases when they are imported; so a module is imported when its cases are
-asked for.
+The node tests are Python modules that make their cases when they are imported; so a module is imported when its cases
+are asked for.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from onnx.backend.test.case import node as node_cases
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 WAIVERS = Path(__file__).with_name("waivers.toml")
 HALF_RTOL = {"float16": 2.0**-9, "bfloat16": 2.0**-6}
-"""Two units in the last place, as the standard's own runner allows bfloat16: an operator that rounds once differs that much
-from steps that each round."""
+"""Two units in the last place, as the standard's own runner allows bfloat16: an operator that rounds once differs
+that much from steps that each round."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,7 @@ def _light(suite: str, name: str, file: Path, rtol: float, atol: float) -> Case:
     case = Case(suite, name, model, [], rtol, atol)
     shapes = [[d.dim_value or 1 for d in i.type.tensor_type.shape.dim] for i in case.inputs]
     ramps = [(np.arange(np.prod(s)).reshape(s) / np.prod(s)).astype(np.float32) for s in shapes]
-    wanted = [
-        _read(file.with_name(f"{file.stem}_output_{k}.pb"), o.type) for k, o in enumerate(model.graph.output)
-    ]
+    wanted = [_read(file.with_name(f"{file.stem}_output_{k}.pb"), o.type) for k, o in enumerate(model.graph.output)]
     return Case(suite, name, model, [(ramps, wanted)], rtol, atol)
 
 

@@ -148,9 +148,7 @@ def _messages(message: Any) -> Iterator[Any]:
 
 def fields(message: Any) -> list[tuple[Any, Any]]:
     """Return every (message, scalar field) of a protobuf that is set."""
-    return [
-        (m, f) for m in _messages(message) for f, _ in m.ListFields() if f.type != FieldDescriptor.TYPE_MESSAGE
-    ]
+    return [(m, f) for m in _messages(message) for f, _ in m.ListFields() if f.type != FieldDescriptor.TYPE_MESSAGE]
 
 
 def _with_number(data: bytes, place: int, value: int) -> bytes:
@@ -164,8 +162,10 @@ def _with_number(data: bytes, place: int, value: int) -> bytes:
 def replace(message: Any, field: Any, place: int, choice: int) -> None:
     """Put another value of its kind into a field, or take one out of a list."""
     kinds: dict[Any, Any] = {
-        FieldDescriptor.CPPTYPE_STRING: TEXTS, FieldDescriptor.CPPTYPE_FLOAT: FLOATS, FieldDescriptor.CPPTYPE_DOUBLE: FLOATS,
-    }  # fmt: skip
+        FieldDescriptor.CPPTYPE_STRING: TEXTS,
+        FieldDescriptor.CPPTYPE_FLOAT: FLOATS,
+        FieldDescriptor.CPPTYPE_DOUBLE: FLOATS,
+    }
     numbers = field.name == "raw_data" and choice % 2
     values = INTEGERS if numbers else kinds.get(field.cpp_type, INTEGERS)
     value = values[choice % len(values)]

@@ -34,9 +34,7 @@ def one_node_model(
         attrs: attributes.
     """
     names = [f"x{i}" if a is not None else "" for i, a in enumerate(inputs)]
-    node = helper.make_node(
-        op_type, names, [f"y{i}" for i in range(n_out)], name="node", domain=domain, **attrs
-    )
+    node = helper.make_node(op_type, names, [f"y{i}" for i in range(n_out)], name="node", domain=domain, **attrs)
     given = [(n, a) for i, (n, a) in enumerate(zip(names, inputs, strict=True)) if a is not None and i not in constants]
     outputs = [onnx.ValueInfoProto(name=f"y{i}") for i in range(n_out)]
     for info, kind in zip(outputs, out_types or (), strict=False):

@@ -1,4 +1,4 @@
-"""Nodes that cannot be right: each gives an error of our tree that names operator and node, at once and in little memory."""
+"""Nodes that cannot be right: an error of our tree names operator and node, at once and in little memory."""
 
 from __future__ import annotations
 
@@ -251,7 +251,9 @@ def model(nodes: list[Any], *, initializers: Any = (), functions: Any = (), inpu
 
 
 @pytest.mark.parametrize("dims", [[-1], [2, -1], [HUGE], [HUGE, 4], [INT64_MIN], [3]], ids=str)
-@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.STRING, TensorProto.INT4], ids=["float", "text", "int4"])
+@pytest.mark.parametrize(
+    "kind", [TensorProto.FLOAT, TensorProto.STRING, TensorProto.INT4], ids=["float", "text", "int4"]
+)
 def test_initializer_dims(dims: list[int], kind: int) -> None:
     t = TensorProto(name="w", data_type=kind, dims=dims)
     if kind == TensorProto.STRING:
@@ -299,7 +301,7 @@ def _function(name: str, calls: str) -> onnx.FunctionProto:
 
 def test_functions_that_call_each_other() -> None:
     functions = [_function("One", "Two"), _function("Two", "One")]
-    with pytest.raises(LoadError, match="(One|Two)"):
+    with pytest.raises(LoadError, match=r"(One|Two)"):
         load_bytes(model([helper.make_node("One", ["x"], ["y"], domain="local")], functions=functions))
 
 
@@ -334,7 +336,10 @@ def _nested(depth: int) -> bytes:
         deep += _field(6, graph.SerializeToString() + _field(1, node))
         node = outer.SerializeToString() + _field(5, deep)
     zero = onnx.numpy_helper.from_array(np.float32(0), "zero")
-    before = [helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0), helper.make_node("Greater", ["s", "zero"], ["c"])]
+    before = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["c"]),
+    ]
     data = model([*before, helper.make_node("Identity", [f"z{depth}"], ["y"])], initializers=[zero])
     return data + _field(7, _field(1, node))
 

@@ -18,5 +18,7 @@ def test_every_bound_version_is_compared(request: pytest.FixtureRequest, summary
         pytest.skip("counts what the whole folder compares")
     by_hand = {key for key in bound() if key not in COMPARED and key in EXERCISED}
     summary(f"versions: {len(by_hand)} more by hand: {len(COMPARED | by_hand)} of {len(list(bound()))} are compared")
-    left = [f"{domain}:{op}-{version}" for domain, op, version in bound() if (domain, op, version) not in COMPARED | by_hand]
+    left = [
+        f"{domain}:{op}-{version}" for domain, op, version in bound() if (domain, op, version) not in COMPARED | by_hand
+    ]
     assert not left, ", ".join(left)

@@ -1,7 +1,7 @@
 """The standard's own tests: every generated node test, and the models that ship with the onnx package.
 
-Half precision is computed as the file says (`widen_half=False`), and may differ from the file's values by two units in the
-last place. All else is compared with the case's own tolerance, element types and shapes too.
+Half precision is computed as the file says (`widen_half=False`), and may differ from the file's values by two units in
+the last place. All else is compared with the case's own tolerance, element types and shapes too.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from onnxgrad.ops.errors import UnsupportedAttributeError
 
 from .free_node import agree, normal
-from .one_node import run_node
+from .one_node import ort_node, run_node
 
 VERSIONS = (1, 11, 22)
 WINDOWS = [(3, 1, 1), (3, 2, 1), (1, 2, 1), (2, 3, 1), (2, 2, 2)]  # kernel, stride, dilation
@@ -72,6 +73,29 @@ def test_fused_conv(activation: str, params: list[float]) -> None:
     args = [normal(1, 3, 5, 5), normal(4, 3, 3, 3), normal(4)]
     agree("FusedConv", args, **how)
     agree("FusedConv", [*args, normal(1, 4, 3, 3)], **how)
+
+
+MICROSOFT = {"opset": 1, "domain": "com.microsoft"}
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_nhwc_fused_conv(residual: bool) -> None:
+    """onnxruntime's kernel for the CPU takes half precision only: compared with FusedConv of what is turned."""
+    x, w, bias, z = normal(2, 5, 6, 4), normal(6, 2, 3, 3), normal(6), normal(2, 5, 6, 6)
+    how = {**MICROSOFT, "pads": [1, 1, 1, 1], "group": 2, "activation": "Relu"}
+    turned = [x.transpose(0, 3, 1, 2), w, bias, *([z.transpose(0, 3, 1, 2)] if residual else [])]
+    (found,) = run_node("NhwcFusedConv", [x, w, bias, *([z] if residual else [])], **how)
+    (wanted,) = ort_node("FusedConv", [np.ascontiguousarray(v) for v in turned], **how)
+    np.testing.assert_allclose(found, wanted.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 0, 1, 2]])
+def test_conv_transpose_with_dynamic_pads(pads: list[int], constant: bool) -> None:
+    args = [normal(2, 4, 5, 4), normal(4, 3, 3, 3), np.array(pads, np.int64), normal(6)]
+    how = {**MICROSOFT, "strides": [2, 2], "output_padding": [1, 0], "group": 2}
+    how["constants"] = [2] if constant else []
+    agree("ConvTransposeWithDynamicPads", args, **how)
 
 
 def test_unknown_auto_pad_is_named() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from .free_node import agree, normal
+from .one_node import run_node
 
 MICROSOFT = {"opset": 1, "domain": "com.microsoft"}
 
@@ -88,6 +89,15 @@ def test_fused_matmul_of_a_transposed_batch(shape: tuple[int, ...], ta: int) -> 
 def test_fused_gemm(activation: str, params: dict[str, Any]) -> None:
     args = [normal(2, 3), normal(3, 4, seed=1), normal(4, seed=2)]
     agree("FusedGemm", args, activation=activation, **params, **MICROSOFT)
+
+
+def test_fused_matmul_activation() -> None:
+    """onnxruntime has no kernel of it for the CPU."""
+    a, b = normal(2, 3, 4), normal(5, 4, seed=1)
+    how = {"transB": 1, "alpha": 0.5, "activation": "LeakyRelu", "activation_alpha": 0.1, **MICROSOFT}
+    (found,) = run_node("FusedMatMulActivation", [a, b], **how)
+    y = 0.5 * a @ b.T
+    np.testing.assert_allclose(found, np.where(y < 0, 0.1 * y, y), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("opset", [11, 22])

@@ -273,11 +273,13 @@ def test_tree_doubles():
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("text", [False, True])
-def test_tree_ensemble_classifier(transform, text):
+@pytest.mark.parametrize("version", [1, 3])
+def test_tree_ensemble_classifier(transform, text, version):
     labels = {"classlabels_strings": ["a", "b", "c"]} if text else {"classlabels_int64s": [4, 5, 6]}
     check(
         "TreeEnsembleClassifier",
         ROWS,
+        version=version,
         n_out=2,
         post_transform=transform,
         base_values=[0.1, 0.2, 0.3],

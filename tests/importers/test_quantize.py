@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxgrad.importers.onnx.model import load_bytes
 from onnxgrad.ops.errors import UnsupportedAttributeError
+from onnxgrad.runtime.tensor import Tensor
 
 from .one_node import one_node_model, ort_node, run_node
 
@@ -291,3 +292,55 @@ def test_quantize_of_microsoft() -> None:
         opset=1,
         domain=MICROSOFT,
     )
+
+
+def chain(*nodes: tuple[Any, ...], opset: int = 21, **weights: np.ndarray) -> bytes:
+    """Return a model of nodes (operator, inputs, output, attributes) from x to the last output."""
+    made = [helper.make_node(op, i, o if isinstance(o, list) else [o], **attrs) for op, i, o, attrs in nodes]
+    graph = helper.make_graph(
+        made,
+        "chain",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, X.shape)],
+        [helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(a, n) for n, a in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    return model.SerializeToString()
+
+
+def through(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Return what both runtimes compute, which has to be the same bits, and the gradient of a weighted sum."""
+    (wanted,) = ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": X})
+    model, t = load_bytes(data), Tensor(X, requires_grad=True)
+    np.testing.assert_array_equal(model.run({"x": X})[0], wanted)
+    weights = np.arange(wanted.size, dtype=np.float32).reshape(wanted.shape)
+    (model(t) * Tensor(weights)).sum().backward()
+    return weights, t.grad.numpy()
+
+
+def test_gradient_between_quantisation_and_back() -> None:
+    """What moves elements may stand between the two, as optimisers write it."""
+    data = chain(
+        ("QuantizeLinear", ["x", "scale", "zero"], "q", {}),
+        ("Transpose", ["q"], "t", {"perm": [2, 0, 1]}),
+        ("Reshape", ["t", "shape"], "r", {}),
+        ("DequantizeLinear", ["r", "scale", "zero"], "y", {}),
+        scale=np.array(0.015625, np.float32),
+        zero=np.array(3, np.int8),
+        shape=np.array([0, -1]),
+    )
+    weights, grad = through(data)
+    at = np.round(X / 0.015625) + 3
+    inside = (at >= -128) & (at <= 127)
+    assert 0 < inside.sum() < X.size
+    moved = weights.reshape(X.shape[2], *X.shape[:2]).transpose(1, 2, 0)
+    np.testing.assert_array_equal(grad, np.where(inside, moved, 0))
+
+
+def test_gradient_through_dynamic_quantisation() -> None:
+    data = chain(
+        ("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"], {}),
+        ("DequantizeLinear", ["q", "scale", "zero"], "y", {}),
+    )
+    weights, grad = through(data)
+    np.testing.assert_array_equal(grad, weights)

@@ -104,3 +104,24 @@ def test_batch_first(op):
     np.testing.assert_array_equal(y, y0.transpose(2, 0, 1, 3))
     for a, b in zip(last, last0, strict=True):
         np.testing.assert_array_equal(a, b.swapaxes(0, 1))
+
+
+@pytest.mark.parametrize("ways", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("scales", ["tensor", "gate"])
+def test_dynamic_quantize_lstm(ways, signed, scales):
+    """A batch of 1: onnxruntime splits larger ones among threads, and quantises each part by its own range."""
+    count, hidden, size = (2 if ways == "bidirectional" else 1), 6, 4
+    kind = np.int8 if signed else np.uint8
+    low, high = np.iinfo(kind).min, np.iinfo(kind).max
+    w, r = (rng.integers(low, high, (count, n, 4 * hidden)).astype(kind) for n in (size, hidden))
+    each = (count,) if scales == "tensor" else (count, 4 * hidden)
+    zero = np.zeros(each, kind) if signed else np.full(each, 128, kind)
+    scale = [(0.005 + 0.003 * f32(*each)).astype(np.float32) for _ in range(2)]
+    states = [f32(count, 1, hidden) for _ in range(2)]
+    args = [f32(5, 1, size), w, r, f32(count, 8 * hidden), None, *states, None, scale[0], zero, scale[1], zero]
+    how = {"opset": 1, "domain": "com.microsoft", "n_out": 3, "hidden_size": hidden, "direction": ways}
+    how["constants"] = [1, 2, 3, 8, 9, 10, 11]
+    for f, w in zip(run_node("DynamicQuantizeLSTM", args, **how), ort_node("DynamicQuantizeLSTM", args, **how),
+                    strict=True):  # fmt: skip
+        np.testing.assert_allclose(f, w, atol=2e-6)

@@ -47,10 +47,10 @@ def test_grid_sample_of_microsoft():
 
 
 @pytest.mark.parametrize("corners", [0, 1])
-@pytest.mark.parametrize("size", [(2, 3, 4, 5), (2, 3, 4, 5, 3)])
+@pytest.mark.parametrize("size", [(2, 3, 4, 5), (2, 3, 4, 5, 3), (1, 3, 4, 5), (1, 1, 4, 5, 3)])
 def test_affine_grid(size, corners):
     d = len(size) - 2
-    agree("AffineGrid", [f32(2, d, d + 1), np.array(size)], opset=20, align_corners=corners, constants=(1,))
+    agree("AffineGrid", [f32(size[0], d, d + 1), np.array(size)], opset=20, align_corners=corners, constants=(1,))
 
 
 @pytest.mark.parametrize("opset", [19, 22])

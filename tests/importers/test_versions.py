@@ -3,8 +3,8 @@
 The oracle of a row is the first that computes it:
     onnxruntime      at the same opset;
     reference        the standard's own evaluator, at the same opset;
-    newest version   the standard's values for the same node at its newest version (what was taken back is only how a node
-                     is written).
+    newest version   the standard's values for the same node at its newest version (what was taken back is only how a
+                     node is written).
 What the standard has no node test for is tested by hand in the other files of this folder; the census counts that.
 """
 
@@ -22,7 +22,8 @@ import pytest
 from onnxgrad.importers.onnx.model import load_bytes
 
 from .conformance import compare
-from .versions import COMPARED, Row, bound, rows
+from .one_node import ort_node, run_node
+from .versions import COMPARED, Key, Row, bound, rows
 
 ORACLES: Counter[str] = Counter()
 BY_OPERATOR: dict[tuple[str, str], list[int]] = {}
@@ -124,3 +125,62 @@ def test_versions(domain: str, op: str, subtests: pytest.Subtests) -> None:
                     compare(f, w, replace(row.case, atol=TOLERANCE * _largest(w)))
                 ORACLES[name] += 1
                 COMPARED.add(row.key)
+
+
+MICROSOFT = {"domain": "com.microsoft", "opset": 1}
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((2, 3, 4, 4)).astype(np.float32)
+C, D = (np.abs(RNG.standard_normal(n)).astype(np.float32) + 0.5 for n in (3, 4))
+ROWS = np.array([[0, 2, 1, 0]])
+
+
+def _q_linear_conv() -> list[Any]:
+    x, w = RNG.integers(0, 255, (1, 2, 5, 5), np.uint8), RNG.integers(0, 255, (3, 2, 3, 3), np.uint8)
+    scale, zero = np.float32(0.02), np.uint8(128)
+    return [x, scale, zero, w, scale, zero, np.float32(0.3), zero]
+
+
+BY_HAND: dict[Key, tuple[list[Any], dict[str, Any], Callable[..., Any]]] = {
+    ("", "BatchNormalization", 1): (
+        [X, C, C, C, C],
+        {"opset": 1, "consumed_inputs": [0, 0, 0, 1, 1], "is_test": 1, "epsilon": 1e-3},
+        lambda *a: ort_node("BatchNormalization", a, opset=15, epsilon=1e-3)[0],
+    ),
+    ("", "GlobalLpPool", 1): ([X], {"opset": 1, "p": 3.0}, lambda x: ort_node("GlobalLpPool", [x], opset=2, p=3)[0]),
+    ("", "GlobalLpPool", 22): ([X], {"opset": 22, "p": 3}, lambda x: ort_node("GlobalLpPool", [x], opset=2, p=3)[0]),
+    ("", "Optional", 28): ([X], {"opset": 28}, lambda x: x),
+    ("", "PRelu", 1): ([X, C], {"opset": 1}, lambda x, s: np.where(x < 0, x * s[:, None, None], x)),
+    ("", "Scatter", 11): (
+        [X[0, 0], ROWS, D[None]],
+        {"opset": 11, "axis": 0},
+        lambda *a: ort_node("ScatterElements", a, opset=11, axis=0)[0],
+    ),
+    ("", "Upsample", 10): (
+        [X, np.array([1, 1, 2, 3], np.float32)],
+        {"opset": 10, "mode": "nearest"},
+        lambda *a: ort_node("Upsample", a, opset=9, mode="nearest")[0],
+    ),
+    ("com.microsoft", "LayerNormalization", 1): (
+        [X, D, D], MICROSOFT, lambda *a: ort_node("LayerNormalization", a, opset=17)[0]
+    ),
+    ("com.microsoft", "SimplifiedLayerNormalization", 1): (
+        [X, D], MICROSOFT, lambda x, s: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * s
+    ),
+    ("com.microsoft", "LogSoftmaxGrad", 1): (
+        [X, np.log(D / D.sum()) + 0 * X],
+        {**MICROSOFT, "axis": 3},
+        lambda g, y: g - np.exp(y) * g.sum(-1, keepdims=True),
+    ),
+    ("com.microsoft", "QLinearConv", 1): (
+        _q_linear_conv(), MICROSOFT, lambda *a: ort_node("QLinearConv", a, opset=10)[0]
+    ),
+}  # fmt: skip
+"""Versions of which nobody has a test: their inputs, and the same by a newer version or in closed form."""
+
+
+@pytest.mark.parametrize("key", BY_HAND, ids=lambda k: f"{k[0]}-{k[1]}-{k[2]}")
+def test_by_hand(key: Key) -> None:
+    inputs, how, oracle = BY_HAND[key]
+    found, wanted = run_node(key[1], inputs, **how)[0], oracle(*inputs)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    COMPARED.add(key)

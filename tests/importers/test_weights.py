@@ -151,7 +151,8 @@ def test_pytorch_writes_a_modules_tensors_as_initializers() -> None:
     m.producer_name = "pytorch"
     found = kinds(load_bytes(m.SerializeToString()))
     assert found == {
-        "onnx::MatMul_7": "parameter", "scale": "parameter", "onnx::Mul_9": "constant", "/Constant_output_0": "constant",
+        "onnx::MatMul_7": "parameter", "scale": "parameter", "onnx::Mul_9": "constant",
+        "/Constant_output_0": "constant",
     }  # fmt: skip
 
 

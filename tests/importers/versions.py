@@ -1,7 +1,7 @@
 """Models of one node at every version of its operator, made from the standard's node tests of the newest one.
 
-A node is taken back to an older schema where that takes only what both have: attributes at their defaults are dropped, inputs
-that used to be attributes become attributes again. What the older version means is then asked of an oracle.
+A node is taken back to an older schema where that takes only what both have: attributes at their defaults are dropped,
+inputs that used to be attributes become attributes again. What the older version means is then asked of an oracle.
 """
 
 from __future__ import annotations

@@ -49,7 +49,26 @@ def test_folders_for_training_and_validation(tmp_path, model, capsys):
     photos(tmp_path / "data" / "val", {"red": RED, "green": GREEN}, n=3)
     command = ["finetune", str(model), str(tmp_path / "data"), "--out", str(tmp_path / "t.onnx"), "--epochs", "1"]
     assert main([*command, "--train", "conv2*", "--train", "gemm1*"]) == 0
-    assert "24 examples, validating on 6 others" in capsys.readouterr().out
+    assert "24 examples in 8 views each, validating on 6 others" in capsys.readouterr().out
+
+
+def test_views_are_parts_of_photos_and_no_photo_is_on_both_sides(tmp_path):
+    from onnxgrad.importers.onnx.model import load_bytes
+    from onnxgrad.tools.datasets import from_folder
+    from onnxgrad.tools.images import Preparation
+
+    photos(tmp_path, {"red": RED, "green": GREEN})
+    inputs = load_bytes(sequential(CNN, (3, 8, 8))).inputs
+    once, again = (from_folder(tmp_path, inputs, Preparation(), views=3, val_split=0.25, seed=s) for s in (0, 0))
+    (x, y), (held, labels) = once[0].examples, once[1].examples
+    assert x.shape == (54, 3, 8, 8) and np.bincount(y).tolist() == [27, 27]
+    assert held.shape == (6, 3, 8, 8) and np.bincount(labels).tolist() == [3, 3]
+    np.testing.assert_array_equal(x, again[0].examples[0])
+    assert len({view.tobytes() for view in x}) == 54
+    whole = from_folder(tmp_path, inputs, Preparation(), val_split=0)
+    assert len(whole[0]) == 24 and whole[1] is None
+    seen = {a.tobytes() for a in whole[0].examples[0]}
+    assert {a.tobytes() for a in held} < seen
 
 
 def test_arrays(tmp_path, capsys):

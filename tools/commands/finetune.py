@@ -23,6 +23,9 @@ examples:
   onnxgrad finetune resnet.onnx photos --out tuned.onnx --imagenet --train all --lr 1e-4 --epochs 5
   onnxgrad finetune model.onnx data.npz --out tuned.onnx --freeze 'conv1*'"""
 
+HEAD_GAIN = 0.01
+"""New heads start near zero, so that little of their random draw is left after a few examples."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Declare the command."""
@@ -37,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("model", metavar="MODEL", help="an .onnx file")
     parser.add_argument("data", metavar="DATA", type=Path, help="a folder or an .npz file, see below")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="where to write the tuned model")
-    parser.add_argument("--epochs", type=int, default=20, help="(default: 20)")
+    parser.add_argument("--epochs", type=int, default=5, help="(default: 5)")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (default: 0.001)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="(default: 16)")
     parser.add_argument("--optimizer", choices=("adamw", "adam", "sgd"), default="adamw", help="(default: adamw)")
@@ -58,6 +61,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--val-split", type=float, default=0.2, metavar="PART", help="kept for validation without val/ (default: 0.2)"
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=8,
+        metavar="N",
+        help="train on N random parts, mirrored by chance, of each photo; 0 for the whole photo (default: 8)",
     )
     parser.add_argument(
         "--patience", type=int, metavar="N", help="stop after N epochs without a better validation loss"
@@ -87,13 +97,14 @@ def run(args: argparse.Namespace) -> int:
     training, validation = _data(args, model)
     replaced = _fit_head(model, training, args.seed, console)
     train = args.train or (["head"] if replaced else ["all"])
-    held = f"{len(validation)} others" if validation is not None else f"{args.val_split:.0%} of them"
-    console.print(f"training {' and '.join(train)} on {len(training)} examples, validating on {held}", highlight=False)
+    console.print(
+        f"training {' and '.join(train)}{_counted(training, validation, args)}", highlight=False, soft_wrap=True
+    )
     result = finetune(
         model,
         training.examples,
         val_data=None if validation is None else validation.examples,
-        val_split=args.val_split,
+        val_split=0 if training.classes else args.val_split,
         optimizer=args.optimizer,
         lr=args.lr,
         weight_decay=args.weight_decay,
@@ -123,7 +134,15 @@ def _data(args: argparse.Namespace, model: Model) -> tuple[Labelled, Labelled | 
     from ..datasets import from_arrays, from_folder
 
     if args.data.is_dir():
-        return from_folder(args.data, model.inputs, preparation_of(args), args.size or 224)
+        return from_folder(
+            args.data,
+            model.inputs,
+            preparation_of(args),
+            side=args.size or 224,
+            val_split=args.val_split,
+            views=args.views,
+            seed=args.seed,
+        )
     if args.data.suffix == ".npz":
         return from_arrays(args.data)
     if not args.data.exists():
@@ -138,9 +157,24 @@ def _fit_head(model: Model, training: Labelled, seed: int, console: Any) -> bool
     head = model.head()
     if head.classes == training.count or (not training.classes and training.count < head.classes):
         return False
-    console.print(f"new head: {head.layer} had {head.classes} classes, the data has {training.count}", highlight=False)
-    model.replace_head(training.count, seed=seed)
+    console.print(
+        f"new head: {head.layer} had {head.classes} classes, the data has {training.count}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    model.replace_head(training.count, seed=seed, gain=HEAD_GAIN)
     return True
+
+
+def _counted(training: Labelled, validation: Labelled | None, args: argparse.Namespace) -> str:
+    """Return how many examples there are, in words."""
+    views = args.views if training.classes else 0
+    counted = f" on {len(training) // max(1, views)} examples" + (f" in {views} views each" if views else "")
+    if validation is not None:
+        return f"{counted}, validating on {len(validation)} others"
+    return (
+        counted if training.classes or not args.val_split else f"{counted}, {args.val_split:.0%} of them for validation"
+    )
 
 
 def _figures(record: dict[str, Any]) -> str:

@@ -41,7 +41,8 @@ def matmul_nbits(
     node: NodeView, a: Any, b: Any, scales: Any, zero: Any = None, groups: Any = None, bias: Any = None
 ) -> Any:
     """MatMulNBits: A times the transpose of weights (N, K), of which each block along K has a scale."""
-    n, k, size, bits = (int(node.attr(name)) for name in ("N", "K", "block_size")) + (int(node.attr("bits", 4)),)
+    n, k, size = (int(node.attr(name)) for name in ("N", "K", "block_size"))
+    bits = int(node.attr("bits", 4))
     node.ignore("accuracy_level")
     if node.attr("weight_prepacked", 0):
         raise UnsupportedAttributeError(f"{node}: weights in the layout of one device (weight_prepacked) are not read")
@@ -86,8 +87,8 @@ def gather_block_quantized(node: NodeView, data: Any, indices: Any, scales: Any,
     else:
         after = along if along < axis else along + indices.ndim - 1
         each = np.arange(length) // size
-        scales, zero = (v if v is None else index.gather(v, at, axis=axis) if v.shape[axis] != 1 else v
-                        for v in (scales, zero))  # fmt: skip
+        row = at if scales.shape[axis] == entries else pw.sub(at, at)
+        scales, zero = (v if v is None else index.gather(v, row, axis=axis) for v in (scales, zero))
         scales, zero = (v if v is None else index.gather(v, each, axis=after) for v in (scales, zero))
     y = _dequantized(taken, scales, zero, default)
     known = known_contents(indices)

@@ -45,9 +45,7 @@ def scatter_elements(node: NodeView, x: Any, indices: Any, updates: Any) -> Any:
 
 @binds("ScatterND", 11, 13, 16, 18)
 def scatter_nd(node: NodeView, x: Any, indices: Any, updates: Any) -> Any:
-    return index.scatter_nd(
-        x, indices, updates, reduction=_reduction(node) if node.since_version >= 16 else "none"
-    )
+    return index.scatter_nd(x, indices, updates, reduction=_reduction(node) if node.since_version >= 16 else "none")
 
 
 def _reduction(node: NodeView) -> str:
@@ -80,11 +78,7 @@ def one_hot(node: NodeView, indices: Any, depth: Any, values: Any) -> Any:
     if not is_integer(indices.dtype):
         indices = pw.cast(indices, dtype="int64")
     if not is_integer(depth.dtype):
-        depth = (
-            _scalar(np.int64(depth.array.reshape(-1)[0]))
-            if depth.is_constant
-            else pw.cast(depth, dtype="int64")
-        )
+        depth = _scalar(np.int64(depth.array.reshape(-1)[0])) if depth.is_constant else pw.cast(depth, dtype="int64")
     on = index.one_hot(indices, depth=scalar_dim(depth), axis=axis)
     return pw.where(on, index.gather(values, _scalar(1), axis=0), index.gather(values, _scalar(0), axis=0))
 

@@ -9,6 +9,7 @@ from typing import Any
 from ....ops import layout
 from ....ops.dims import Dim, DimLike, Shape, product
 from ....ops.errors import ShapeError, UnsupportedAttributeError
+from ....ops.extent import axis_of
 from ....ops.types import TensorType
 from ....runtime.contents import dims_of, known_contents
 from ..node import NodeView
@@ -23,7 +24,7 @@ def has_rank(x: Any) -> bool:
 
 def axis_in(x: Any, axis: int) -> int:
     """Return an axis of x counted from the front, as it is where run time decides it or the rank of x."""
-    return layout.axis_of(axis, x.ndim, "axis") if has_rank(x) and isinstance(axis, int) else axis
+    return axis_of(axis, x.ndim, "axis") if has_rank(x) and isinstance(axis, int) else axis
 
 
 def scalar_dim(value: Any) -> DimLike:
@@ -110,9 +111,7 @@ def split(node: NodeView, x: Any, sizes: Any = None) -> Any:
     else:
         n = x.shape[axis]
         most = (n + count - 1) // count if node.since_version >= 18 else n // count
-        parts = (
-            (*(most,) * (count - 1), n - most * (count - 1)) if node.since_version >= 18 else (most,) * count
-        )
+        parts = (*(most,) * (count - 1), n - most * (count - 1)) if node.since_version >= 18 else (most,) * count
     return layout.split(x, axis=axis, sizes=parts)
 
 

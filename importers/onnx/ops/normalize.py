@@ -6,6 +6,7 @@ from typing import Any
 
 from ....ops import index, layout, normalize as norm, pointwise as pw, reduce as red
 from ....ops.errors import ShapeError, UnsupportedAttributeError
+from ....ops.extent import axis_of
 from ....ops.types import HALF
 from ..node import NodeView
 from ..registry import binds
@@ -114,7 +115,7 @@ def _statistics(node: NodeView, x: Any, axis: int, epsilon: float, *, center: bo
 def layer_norm(node: NodeView, x: Any, scale: Any, bias: Any = None) -> Any:
     """LayerNormalization: `stash_type` asks for float32 statistics, which they are at least."""
     node.ignore("stash_type")
-    axis, epsilon = layout.axis_of(node.attr("axis", -1), x.ndim, "axis"), node.attr("epsilon", 1e-5)
+    axis, epsilon = axis_of(node.attr("axis", -1), x.ndim, "axis"), node.attr("epsilon", 1e-5)
     y = norm.layer_norm(x, scale, bias, axis=axis, epsilon=epsilon)
     return (y, *_statistics(node, x, axis, epsilon, center=True))
 
@@ -125,7 +126,7 @@ def layer_norm(node: NodeView, x: Any, scale: Any, bias: Any = None) -> Any:
 def rms_norm(node: NodeView, x: Any, scale: Any) -> Any:
     """RMSNormalization, and the SimplifiedLayerNormalization that exporters wrote before it."""
     node.ignore("stash_type")
-    axis, epsilon = layout.axis_of(node.attr("axis", -1), x.ndim, "axis"), node.attr("epsilon", 1e-5)
+    axis, epsilon = axis_of(node.attr("axis", -1), x.ndim, "axis"), node.attr("epsilon", 1e-5)
     y = norm.rms_norm(x, scale, axis=axis, epsilon=epsilon)
     return (y, *_statistics(node, x, axis, epsilon, center=False))
 
@@ -136,9 +137,7 @@ def _skipped(node: NodeView, x: Any, skip: Any, bias: Any) -> Any:
     return total if bias is None else pw.add(total, bias)
 
 
-def _with_sum(
-    node: NodeView, y: Any, total: Any, axis: int, epsilon: float, *, center: bool
-) -> tuple[Any, ...]:
+def _with_sum(node: NodeView, y: Any, total: Any, axis: int, epsilon: float, *, center: bool) -> tuple[Any, ...]:
     """Return the four outputs of the skip norms: y, mean, inverse deviation, the sum that was normalised."""
     if len(node.outputs) == 1:
         return (y,)
@@ -151,9 +150,7 @@ def _with_sum(
 
 
 @binds("SkipLayerNormalization", 1, domain="com.microsoft")
-def skip_layer_norm(
-    node: NodeView, x: Any, skip: Any, scale: Any, shift: Any = None, bias: Any = None
-) -> Any:
+def skip_layer_norm(node: NodeView, x: Any, skip: Any, scale: Any, shift: Any = None, bias: Any = None) -> Any:
     epsilon, axis = node.attr("epsilon", 1e-12), x.ndim - 1
     total = _skipped(node, x, skip, bias)
     y = norm.layer_norm(total, scale, shift, axis=axis, epsilon=epsilon)

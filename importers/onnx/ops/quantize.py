@@ -80,19 +80,40 @@ def dequantize_linear(node: NodeView, x: Any, scale: Any, zero: Any = None) -> A
     axis, block, wanted = node.attr("axis", 1), node.attr("block_size", 0), node.attr("output_dtype", 0)
     dtype = dtype_of(wanted) if wanted else scale.dtype
     scale, zero = (along(node, x, v, axis, block) for v in (scale, zero))
-    made = getattr(x, "node", None)
-    if made is not None and made.op is q.quantize_linear and is_float(made.args[0].dtype) and is_float(dtype):
-        return _straight_through(made, scale, zero, dtype)
+    if is_float(dtype) and (seen := _straight_through(x, scale, zero, dtype)) is not None:
+        return seen
     return real(x, scale, zero, dtype)
 
 
-def _straight_through(made: Any, scale: Any, zero: Any, dtype: np.dtype[Any]) -> Any:
-    """Return what was quantised and is dequantised here, in one op, which a gradient goes through."""
-    x, first, zero_first = (*made.args, None)[:3]
-    if zero is None and zero_first is None:
-        return q.fake_quantize(x, first, scale, to=str(dtype), **made.attrs)
-    zeros = [np.zeros((), made.attrs["dtype"]) if z is None else z for z in (zero_first, zero)]
-    return q.fake_quantize(x, first, scale, *zeros, to=str(dtype), **made.attrs)
+MOVES = (layout.reshape, layout.transpose, layout.squeeze, layout.unsqueeze, layout.identity, layout.slice_)
+"""Ops that may stand between the two: they only move what is quantised."""
+
+
+def _straight_through(x: Any, scale: Any, zero: Any, dtype: np.dtype[Any]) -> Any:
+    """Return what was quantised and is dequantised here, in one op, which a gradient goes through; None if it is not.
+
+    Between the two there may be ops that move elements, where one scale is that of all of them.
+    """
+    moves = []
+    while (made := getattr(x, "node", None)) is not None and made.op in MOVES:
+        moves.append(made)
+        x = made.args[0]
+    if made is None or not is_float(made.args[0].dtype):
+        return None
+    if made.op is q.dynamic_quantize_linear and (scale, zero) == made.outputs[1:] and dtype == scale.dtype:
+        y = q.dynamic_fake_quantize(made.args[0])
+    elif made.op is q.quantize_linear:
+        whole, first, zero_first = (*made.args, None)[:3]
+        if moves and any(v is not None and v.ndim for v in (first, scale, zero_first, zero)):
+            return None
+        zeros = [] if zero is None and zero_first is None else [zero_first, zero]
+        zeros = [np.zeros((), made.attrs["dtype"]) if z is None else z for z in zeros]
+        y = q.fake_quantize(whole, first, scale, *zeros, to=str(dtype), **made.attrs)
+    else:
+        return None
+    for move in reversed(moves):
+        y = move.op(y, *move.args[1:], **move.attrs)
+    return y
 
 
 @binds("DynamicQuantizeLinear", 11)

@@ -167,13 +167,14 @@ class _Gpt:
         self.xp, self.decoder, self.captures = namespace(tokens), decoder, captures[2]
         self.first, self.first_captures = (decoder, captures[2]) if first is None else (first, captures[1])
         self.texts = np.asarray(_host(tokens)).astype(np.int32)
-        seen = self.texts != rules.pad if mask is None else np.asarray(_host(mask)) != 0
-        self.mask = np.repeat(seen.astype(np.int32), repeats, axis=0)
-        self.positions = np.where(self.mask != 0, np.cumsum(self.mask, axis=1) - 1, 0).astype(np.int32)
+        real = (self.texts != rules.pad).astype(np.int32)
+        seen = real if mask is None else np.asarray(_host(mask)).astype(np.int32)
+        self.mask, real = (np.repeat(v, repeats, axis=0) for v in (seen, real))
+        self.positions = np.where(real != 0, np.cumsum(real, axis=1, dtype=np.int32) - 1, 0).astype(np.int32)
         heads, size, dtype = rules.cache
         empty = self.xp.zeros((2, len(self.mask), heads, 0, size), np.dtype(dtype))
         self.past: tuple[Any, ...] = (empty,) * rules.layers
-        self.tokens, self.next = np.repeat(self.texts, repeats, axis=0), self.mask.sum(axis=1, dtype=np.int32)[:, None]
+        self.tokens, self.next = np.repeat(self.texts, repeats, axis=0), real.sum(axis=1, dtype=np.int32)[:, None]
 
     def logits(self) -> Array:
         put = self.xp.asarray

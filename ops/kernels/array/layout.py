@@ -44,9 +44,7 @@ def _reshape(x: Array, *, shape: Shape) -> Array:
     try:
         return x.reshape(shape)
     except ValueError:
-        raise ShapeError(
-            f"reshape: {show(x.shape)} has {x.size} elements and does not become {show(shape)}"
-        ) from None
+        raise ShapeError(f"reshape: {show(x.shape)} has {x.size} elements and does not become {show(shape)}") from None
 
 
 @reshape_to.kernel("array", half="native")
@@ -119,9 +117,7 @@ def _slice(x: Array, *, starts: Shape, stops: Shape, steps: Shape, axes: tuple[i
 
 
 @unslice.kernel("array", half="native")
-def _unslice(
-    g: Array, *, starts: Shape, stops: Shape, steps: Shape, axes: tuple[int, ...], size: Shape
-) -> Array:
+def _unslice(g: Array, *, starts: Shape, stops: Shape, steps: Shape, axes: tuple[int, ...], size: Shape) -> Array:
     x = namespace(g).zeros(size, g.dtype)
     x[_places(x.ndim, starts, stops, steps, axes)] = g
     return x

@@ -30,7 +30,7 @@ class MultiheadAttention(nn.Module):
         return z, weights
 
 
-@network(sequence, {0: "n"}, legacy=(14, 17), dynamo=(18, 21))
+@network(sequence, {0: "n"}, legacy=(14, 17), dynamo=(21,))
 def encoder() -> nn.Module:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     return nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(8), enable_nested_tensor=False)
@@ -82,7 +82,7 @@ def tokens(n: int = 2, t: int = 5) -> tuple[Tensor, ...]:
     return (ids(11, (n, t)),)
 
 
-@network(tokens, FREE, legacy=(13, 17), dynamo=(18, 20))
+@network(tokens, FREE, legacy=(13, 17), dynamo=(18,))
 class Gpt(nn.Module):
     """A causal language model that reads and writes with one table."""
 
@@ -124,7 +124,7 @@ class GroupedAttention(nn.Module):
         return self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(n, t, 16))
 
 
-@network(tokens, FREE, legacy=(), dynamo=(18, 23))
+@network(tokens, FREE, legacy=(), dynamo=(23,))
 class Llama(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -141,8 +141,8 @@ class Llama(nn.Module):
 
 
 @network(
-    lambda n=2, t=5: (1 + ids(10, (n, t)), (torch.arange(t)[None] < torch.arange(2, 2 + n)[:, None]).long()), FREE, FREE,
-    legacy=(12, 17), dynamo=(18,), resized={"n": 3, "t": 7},
+    lambda n=2, t=5: (1 + ids(10, (n, t)), (torch.arange(t)[None] < torch.arange(2, 2 + n)[:, None]).long()),
+    FREE, FREE, legacy=(12, 17), dynamo=(18,), resized={"n": 3, "t": 7},
 )  # fmt: skip
 class Bert(nn.Module):
     """A bidirectional encoder with a padding mask, a padding token and a pooler."""

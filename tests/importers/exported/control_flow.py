@@ -19,10 +19,9 @@ class ScriptedIf(nn.Module):
         self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
         if x.sum() > 0:
-            y = self.first(x)
-        else:
-            y = torch.tanh(self.second(x)) * 2
+            y = torch.tanh(self.second(x)) * y
         return y
 
 
@@ -51,10 +50,7 @@ class ScriptedWhile(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         i = 0
         while i < 6 and bool(x.abs().max() > 0.3):
-            if i % 2 == 0:
-                x = 0.5 * torch.sin(self.step(x))
-            else:
-                x = 0.8 * x
+            x = 0.5 * torch.sin(self.step(x)) if i % 2 == 0 else 0.8 * x
             i += 1
         return x
 

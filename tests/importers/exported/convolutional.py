@@ -27,7 +27,7 @@ def conv1d() -> nn.Module:
     )  # fmt: skip
 
 
-@network(image, IMAGE, legacy=(9, 11, 17), dynamo=(18, 21))
+@network(image, IMAGE, legacy=(9, 11, 17), dynamo=(18,))
 def conv2d() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 6, (3, 2), padding=(1, 0)), nn.SiLU(), nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.GELU(),
@@ -54,7 +54,7 @@ def conv3d() -> nn.Module:
     )  # fmt: skip
 
 
-@network(signal, {0: "n", 2: "t"}, legacy=(9, 16), dynamo=(18,))
+@network(signal, {0: "n", 2: "t"}, legacy=(9, 16))
 def conv_transpose1d() -> nn.Module:
     return nn.Sequential(
         nn.ConvTranspose1d(4, 6, 3, stride=2, output_padding=1, groups=2), nn.Softplus(),
@@ -119,7 +119,7 @@ class InvertedResidual(nn.Module):
         return x + self.project(y * self.squeeze(y))
 
 
-@network(image, IMAGE, legacy=(11, 14, 17), folded=False, dynamo=(18,))
+@network(image, IMAGE, legacy=(11, 17), folded=False, dynamo=(18,))
 def mobilenet() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, 2, 1, bias=False), nn.BatchNorm2d(4), nn.Hardswish(), InvertedResidual(4, 8),
@@ -146,7 +146,7 @@ def convnext() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 2, 2), ConvNextBlock(4), nn.Conv2d(4, 6, 2, 2), ConvNextBlock(6))
 
 
-@network(image, {0: "n"}, legacy=(9, 17), dynamo=(18,))
+@network(image, {0: "n"}, legacy=(9, 17))
 class DenseNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class DenseNet(nn.Module):
         return x.mean((2, 3))
 
 
-@network(image, IMAGE, legacy=(11, 17), dynamo=(18,))
+@network(image, IMAGE, legacy=(11, 17))
 class ShuffleNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class Pools(nn.Module):
         ]  # fmt: skip
 
 
-@network(lambda n=2: (rand(n, 4, 6, 6),), {0: "n"}, legacy=(9, 17, 20), dynamo=(18, 21, 23))
+@network(lambda n=2: (rand(n, 4, 6, 6),), {0: "n"}, legacy=(9, 17, 20), dynamo=(18, 22))
 class Norms(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -116,7 +116,7 @@ class TiedAutoencoder(nn.Module):
         return F.linear(h, self.weight.t(), self.out)
 
 
-@network(lambda n=3: (rand(n, 6), rand(n, 2)), {0: "n"}, {0: "n"}, legacy=(13,), dynamo=(18,))
+@network(lambda n=3: (rand(n, 6), rand(n, 2)), {0: "n"}, {0: "n"}, legacy=(13,))
 class Variational(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,15 @@ class Variational(nn.Module):
         return self.decoder(z), -0.5 * (1 + log - mean.pow(2) - log.exp()).sum(1)
 
 
-@network(lambda n=3: (ids(7, (n,)), ids(5, (n,)), rand(n, 4)), {0: "n"}, {0: "n"}, {0: "n"}, legacy=(11,), dynamo=(18,), folded=False)
+@network(
+    lambda n=3: (ids(7, (n,)), ids(5, (n,)), rand(n, 4)),
+    {0: "n"},
+    {0: "n"},
+    {0: "n"},
+    legacy=(11,),
+    dynamo=(18,),
+    folded=False,
+)
 class Recommender(nn.Module):
     """Embeddings of users and items, biases of each, and pairwise products of features."""
 
@@ -144,7 +152,7 @@ class Recommender(nn.Module):
         return torch.sigmoid(y + 0.5 * pairs.sum(1))
 
 
-@network(lambda n=3: (rand(n, 1, 8), rand(n, 1, 8)), {0: "n"}, {0: "n"}, legacy=(11,), dynamo=(18,))
+@network(lambda n=3: (rand(n, 1, 8), rand(n, 1, 8)), {0: "n"}, {0: "n"}, legacy=(11,))
 class Siamese(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +163,7 @@ class Siamese(nn.Module):
         return F.cosine_similarity(a, b), F.pairwise_distance(a, b)
 
 
-@network(rows, {0: "n"}, legacy=(13,), dynamo=(18,))
+@network(rows, {0: "n"}, legacy=(13,))
 class Flow(nn.Module):
     """Coupling layers and their log-determinants."""
 
@@ -193,7 +201,14 @@ class Contrastive(nn.Module):
         return self.temperature.exp() * a @ b.t()
 
 
-@network(lambda n=3: (rand(n, 4, 5, 5, low=0.1), torch.arange(n) % 4), {0: "n"}, {0: "n"}, legacy=(13,), dynamo=(18,), folded=False)
+@network(
+    lambda n=3: (rand(n, 4, 5, 5, low=0.1), torch.arange(n) % 4),
+    {0: "n"},
+    {0: "n"},
+    legacy=(13,),
+    dynamo=(18,),
+    folded=False,
+)
 class GeneralizedMean(nn.Module):
     """Pooling with a learned exponent, a residual gate, and losses inside the model."""
 
@@ -208,7 +223,8 @@ class GeneralizedMean(nn.Module):
         p = y.sigmoid()
         return (
             y, F.cross_entropy(y, labels), F.nll_loss(y.log_softmax(1), labels, reduction="none"), F.mse_loss(y, p),
-            F.binary_cross_entropy_with_logits(y, p), (y - p).abs().mean(), F.kl_div(y.log_softmax(1), p, reduction="sum"),
+            F.binary_cross_entropy_with_logits(y, p), (y - p).abs().mean(),
+            F.kl_div(y.log_softmax(1), p, reduction="sum"),
         )  # fmt: skip
 
 

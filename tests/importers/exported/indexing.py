@@ -24,8 +24,8 @@ class Indexing(nn.Module):
         return [
             x[:, 1:4], x[..., -1], x[:, ::2], x[:, -3:-1, 1:], x[:, None, 2], x[:, self.order],
             x[:, self.order, torch.tensor([0, 1, 3])], x.index_select(2, self.order), x.select(1, -2),
-            x.narrow(1, 1, 3), self.weight[self.order] * x[:, :3], self.weight[1:5, 2] + x[0, 0], x[0], x[-1:], x.flip(1),
-            x[:, [4, 4, 1]], self.weight[2] - x,
+            x.narrow(1, 1, 3), self.weight[self.order] * x[:, :3], self.weight[1:5, 2] + x[0, 0], x[0], x[-1:],
+            x.flip(1), x[:, [4, 4, 1]], self.weight[2] - x,
         ]  # fmt: skip
 
 
@@ -46,9 +46,10 @@ class Rearranging(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         n = x.shape[0]
         return [
-            x.view(n, 2, 2, 6), x.reshape(n, -1), x.permute(2, 0, 1), x.transpose(1, 2), x.unsqueeze(1).expand(-1, 3, -1, -1),
-            x.repeat(1, 2, 1), x.flatten(1), *x.chunk(2, 1), *x.split([1, 3], 1), *x.unbind(1), torch.stack([x, x * 2], 2),
-            torch.cat([x, x], -1), x.unflatten(2, (2, 3)), torch.tile(x, (1, 1, 2)), x.unsqueeze(0).squeeze(0),
+            x.view(n, 2, 2, 6), x.reshape(n, -1), x.permute(2, 0, 1), x.transpose(1, 2),
+            x.unsqueeze(1).expand(-1, 3, -1, -1), x.repeat(1, 2, 1), x.flatten(1), *x.chunk(2, 1),
+            *x.split([1, 3], 1), *x.unbind(1), torch.stack([x, x * 2], 2), torch.cat([x, x], -1),
+            x.unflatten(2, (2, 3)), torch.tile(x, (1, 1, 2)), x.unsqueeze(0).squeeze(0),
             torch.roll(x, 2, 2), F.pad(x, (1, 2)), F.pad(x, (1, 1), mode="reflect"), x.movedim(1, 2),
             torch.zeros_like(x) + x, torch.full((n, 2), 0.5), x.unfold(2, 3, 2), x.swapaxes(0, 1), x.contiguous(),
         ]  # fmt: skip
@@ -59,7 +60,16 @@ class Ranking(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         best, at = x.topk(3, dim=1)
         ordered, order = x.sort(dim=1, descending=True)
-        return [best, at, ordered, order, x.topk(2, largest=False)[0], x.argmax(1), x.argsort(1), x.gather(1, at[:, :2])]
+        return [
+            best,
+            at,
+            ordered,
+            order,
+            x.topk(2, largest=False)[0],
+            x.argmax(1),
+            x.argsort(1),
+            x.gather(1, at[:, :2]),
+        ]
 
 
 @network(lambda n=2: (rand(n, 5, 3), ids(5, (n, 2, 3))), {0: "n"}, {0: "n"}, legacy=(11, 16, 18), dynamo=(18,))
@@ -98,7 +108,9 @@ class MessagePassing(nn.Module):
         return x
 
 
-@network(lambda n=4, e=7: (rand(n, 3), ids(4, (2, e)), rand(e, 2)), {0: "n"}, {1: "e"}, {0: "e"}, legacy=(), dynamo=(18,))
+@network(
+    lambda n=4, e=7: (rand(n, 3), ids(4, (2, e)), rand(e, 2)), {0: "n"}, {1: "e"}, {0: "e"}, legacy=(), dynamo=(18,)
+)
 class IndexAdd(MessagePassing):
     """The older exporter writes an `index_add` that keeps one message at each end: it is left out."""
 
@@ -141,7 +153,9 @@ class Equations(nn.Module):
         ]  # fmt: skip
 
 
-@network(lambda n=3, t=4: (3 + ids(3, (n, t)), rand(n, t)), {0: "n", 1: "t"}, {0: "n", 1: "t"}, legacy=(11, 17), dynamo=(18,))
+@network(
+    lambda n=3, t=4: (3 + ids(3, (n, t)), rand(n, t)), {0: "n", 1: "t"}, {0: "n", 1: "t"}, legacy=(11, 17), dynamo=(18,)
+)
 class Tables(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +167,14 @@ class Tables(nn.Module):
         return [self.padded(x), one @ self.table.weight, pooled]
 
 
-@network(lambda n=3: (rand(n, 5, 4), torch.arange(1, n + 1)), {0: "n"}, {0: "n"}, legacy=(13,), dynamo=(18,), resized={"n": 5})
+@network(
+    lambda n=3: (rand(n, 5, 4), torch.arange(1, n + 1)),
+    {0: "n"},
+    {0: "n"},
+    legacy=(13,),
+    dynamo=(18,),
+    resized={"n": 5},
+)
 class DeepSets(nn.Module):
     """Sets of different sizes, through a masked mean and a masked maximum."""
 

@@ -38,7 +38,7 @@ def rnn_relu() -> nn.Module:
     return Recurrent(nn.RNN(3, 4, nonlinearity="relu", bias=False))
 
 
-@network(sequence, FREE, legacy=(9, 13, 20))
+@network(sequence, FREE, legacy=(9, 15))
 def lstm() -> nn.Module:
     return Recurrent(nn.LSTM(3, 4, 2, bidirectional=True))
 

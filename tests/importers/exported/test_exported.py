@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from . import attending, control_flow, convolutional, elementwise, indexing, precise, recurrent, vision  # noqa: E402, F401
-from .agreement import agree  # noqa: E402
-from .network import NETWORKS, Network, export  # noqa: E402
+from . import attending, control_flow, convolutional, elementwise, indexing, precise, recurrent, vision  # noqa: F401
+from .agreement import agree
+from .network import NETWORKS, Network, export
 
 EXPORTS = [
     pytest.param(net, exporter, opset, id=f"{net.name}-{exporter}-{opset}")

@@ -101,7 +101,7 @@ class AffineGrid(nn.Module):
         return F.grid_sample(x, grid, align_corners=False)
 
 
-@network(image, IMAGE, legacy=(9, 17), dynamo=(18,), resized={"n": 3, "h": 10, "w": 6})
+@network(image, IMAGE, legacy=(9, 17), resized={"n": 3, "h": 10, "w": 6})
 class SuperResolution(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -136,13 +136,15 @@ class DetectionHead(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         a = F.silu(self.stem(x))
         b = F.silu(self.down(a))
-        boxes = torch.cat([self.decode(head(y), i) for i, (head, y) in enumerate(zip(self.heads, (a, b), strict=True))], 1)
+        boxes = torch.cat(
+            [self.decode(head(y), i) for i, (head, y) in enumerate(zip(self.heads, (a, b), strict=True))], 1
+        )
         scores = boxes[..., 4:5] * boxes[..., 5:]
         best, at = scores.amax(-1).topk(5, dim=1)
         return best, boxes.gather(1, at.unsqueeze(-1).expand(-1, -1, 7))[..., :4]
 
 
-@network(image, {0: "n"}, legacy=(14, 17), dynamo=(18, 22))
+@network(image, {0: "n"}, legacy=(14, 17), dynamo=(22,))
 class VisionTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -183,7 +185,7 @@ class WindowAttention(nn.Module):
         return torch.roll(y, (2, 2), (1, 2))
 
 
-@network(image, {0: "n"}, legacy=(12, 17), dynamo=(18,))
+@network(image, {0: "n"}, legacy=(12, 17))
 class MlpMixer(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -50,6 +50,16 @@ def correlation(x: np.ndarray, w: np.ndarray, x_zero: Any = 0, w_zero: Any = 0) 
     return loops(x.astype(float) - float(x_zero), w.astype(float) - w_zero, WIN)
 
 
+def fields(bits: int) -> Any:
+    """Read each row of bytes as one long number, and cut small ones off its end."""
+
+    def cut(row: np.ndarray) -> list[int]:
+        whole = int.from_bytes(row.tobytes(), "little")
+        return [(whole >> k * bits) % 2**bits for k in range(8 * row.size // bits)]
+
+    return lambda x: np.array([cut(row) for row in x], np.uint8)
+
+
 def requantized(low: int, high: int) -> Any:
     return lambda acc, factor, zero: quantized(acc * np.float32(factor), 1, zero, low, high)
 
@@ -95,6 +105,17 @@ CASES = [
     ),
     OpCase(q.dynamic_quantize_linear, (X,), range_of, order=0, tol=1e-6),
     OpCase(q.dynamic_quantize_linear, (np.abs(X),), range_of, order=0, tol=1e-6),
+    OpCase(
+        q.dynamic_fake_quantize,
+        (X,),
+        lambda x: (range_of(x)[0] - range_of(x)[2].astype(float)) * range_of(x)[1],
+        order=None,
+        tol=1e-6,
+    ),
+    OpCase(q.unpack_bits, (U8,), lambda x: x, {"bits": 8}, order=0),
+    OpCase(q.unpack_bits, (U8,), fields(4), {"bits": 4}, order=0),
+    OpCase(q.unpack_bits, (U8,), fields(2), {"bits": 2}, order=0),
+    OpCase(q.unpack_bits, (U8,), fields(3), {"bits": 3}, order=0),
     OpCase(q.matmul_integer, (LEFT, RIGHT), product, order=0),
     OpCase(q.matmul_integer, (LEFT, RIGHT, np.uint8(7), np.array([1, 2, 3, -4], np.int8)), product, order=0),
     OpCase(q.conv_integer, (IMAGE, FILTERS), correlation, {"win": WIN}, order=0),
