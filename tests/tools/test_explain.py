@@ -5,7 +5,7 @@ import pytest
 from onnx import helper
 
 from onnxgrad.importers.onnx.build import Layer
-from onnxgrad.ops.errors import InputError, MissingExtraError
+from onnxgrad.ops.errors import AutogradError, InputError, MissingExtraError
 from onnxgrad.tools.explain import Explanation, grad_cam, integrated_gradients, last_convolution, saliency
 from onnxgrad.tools.explain.integrated_gradients import METHODS
 from onnxgrad.tools.explain.resample import blur, resize
@@ -439,3 +439,14 @@ def test_integrated_gradients_of_trained_networks_add_up(shared, name):
     found = integrated_gradients(model, x, steps=400)
     difference = found.values.reshape(len(x), -1).sum(axis=1, dtype=np.float64) - found.delta
     assert np.abs(found.delta).max() <= 1e-3 * np.abs(difference).max()
+
+
+def test_a_score_that_no_gradient_reaches_is_an_error_not_zeros():
+    model = from_nodes(
+        [helper.make_node("Round", ["x"], ["r"], "rounded"), helper.make_node("MatMul", ["r", "w"], ["y"], "mm")],
+        [("x", ["N", 4])],
+        [("y", ["N", 3])],
+        {"w": np.ones((4, 3))},
+    )
+    with pytest.raises(AutogradError, match="no gradient leads from the score back to input 'x'"):
+        saliency(model, np.ones((1, 4), np.float32), target=0)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ...ops.errors import InputError
+from ...ops.errors import AutogradError, InputError
 from ...ops.op import namespace
 from ...ops.types import HALF, Array, TensorType, is_float
 from ...runtime.device import to_device
@@ -97,10 +97,17 @@ class Scores:
         with enable_grad():
             leaf = Tensor(x, requires_grad=True)
             scores = self._scores(leaf, examples)
-            if not scores.requires_grad:
-                return namespace(x).zeros_like(x)
-            (g,) = grad(scores, leaf, grad_outputs=Tensor(one_hot(scores.array, targets)), materialize_grads=True)
-        return g.array
+            cotangent = Tensor(one_hot(scores.array, targets))
+            found = grad(scores, leaf, grad_outputs=cotangent, allow_unused=True) if scores.requires_grad else (None,)
+        return self._reached(found[0], f"input {self.name!r}").array
+
+    def _reached(self, g: Tensor | None, what: str) -> Tensor:
+        if g is None:
+            raise AutogradError(
+                f"no gradient leads from the score back to {what}: an operator on the way has none (rounding to "
+                "integers, tree ensembles, comparisons), or the score does not depend on it"
+            )
+        return g
 
     def layer_gradient(
         self, layer: str, examples: Array, targets: Sequence[Any]
@@ -119,12 +126,11 @@ class Scores:
             mine = chosen(scores.array, targets)
             if not isinstance(inside, Tensor) or not inside.requires_grad:
                 raise InputError(f"layer {layer!r} has no gradient: its output is not a tensor of floats")
-            if scores.requires_grad:
-                cotangent = Tensor(one_hot(scores.array, mine))
-                (g,) = grad(scores, inside, grad_outputs=cotangent, materialize_grads=True)
-            else:
-                g = Tensor(namespace(inside.array).zeros_like(inside.array))
-        return inside.array, g.array, scores.array, mine
+            cotangent = Tensor(one_hot(scores.array, mine))
+            flowed = (
+                grad(scores, inside, grad_outputs=cotangent, allow_unused=True) if scores.requires_grad else (None,)
+            )
+        return inside.array, self._reached(flowed[0], f"layer {layer!r}").array, scores.array, mine
 
     def in_rows(self, total: int, compute: Callable[[Array], None]) -> None:
         """Call `compute` with the numbers of rows, as many at once as the model and the memory take."""
