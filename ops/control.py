@@ -10,7 +10,8 @@ Source: ONNX If-25, Loop-25, Scan-25, Scan-8.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from . import layout
 from .dims import Dim, DimLike, symbols_in
 from .errors import DTypeError, OpError, ShapeError, SymbolicError
 from .op import namespace, op
-from .types import MapType, OptionalType, SequenceType, TensorType, ValueType, type_of
+from .types import MapType, OptionalType, SequenceType, TensorType, ValueType, is_float, type_of
 
 Types = tuple[ValueType, ...]
 
@@ -33,6 +34,13 @@ class Body(Protocol):
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """Run it on its inputs, then its captures."""
+
+    def vjp(self, given: tuple[bool, ...], wanted: tuple[int, ...], before: Types, after: Types) -> Body:
+        """Return the body of its gradient.
+
+        It takes what is before, what this body takes, what is after, and a cotangent of each output that is `given`;
+        it returns zeros for each float before, the gradient of each input that is `wanted`, zeros for each float after.
+        """
 
 
 @op()
@@ -56,6 +64,31 @@ def if_(pred: TensorType, *captures: Any, then: Body, orelse: Body, split: int) 
 @if_.compose
 def _if(pred: Any, *captures: Any, then: Body, orelse: Body, split: int) -> tuple[Any, ...]:
     return then(*captures[:split]) if truth(pred) else orelse(*captures[split:])
+
+
+@if_.defvjp
+def _if_vjp(
+    g: Any, y: Any, pred: Any, *captures: Any, then: Body, orelse: Body, split: int
+) -> tuple[Callable[[], Any] | None, ...]:
+    given = tuple(v is not None for v in g)
+    types = tuple(type_of(v) if not hasattr(v, "type") else v.type for v in captures)
+    floats = [i for i, t in enumerate(types) if isinstance(t, TensorType) and is_float(t.dtype)]
+
+    @functools.cache
+    def gradients() -> tuple[Any, ...]:
+        found: tuple[Any, ...] = if_(
+            pred, *(*captures, *(v for v in g if v is not None)) * 2,
+            then=then.vjp(given, tuple(i for i in floats if i < split), (), types[split:]),
+            orelse=orelse.vjp(given, tuple(i - split for i in floats if i >= split), types[:split], ()),
+            split=len(captures) + sum(given),
+        )  # fmt: skip
+        return found
+
+    def entry(at: int) -> Callable[[], Any]:
+        return lambda: gradients()[at]
+
+    entries = [entry(floats.index(i)) if i in floats else None for i in range(len(captures))]
+    return (None, *entries)
 
 
 @op()

@@ -35,9 +35,7 @@ def cumsum(x: TensorType, *, axis: int, exclusive: bool = False, reverse: bool =
 
 
 @cumsum.defvjp
-def _cumsum_vjp(
-    g: Any, y: Any, x: Any, *, axis: int, exclusive: bool = False, reverse: bool = False
-) -> Entries:
+def _cumsum_vjp(g: Any, y: Any, x: Any, *, axis: int, exclusive: bool = False, reverse: bool = False) -> Entries:
     return (lambda: cumsum(g, axis=axis, exclusive=exclusive, reverse=not reverse),)
 
 
@@ -52,9 +50,7 @@ def cumprod(x: TensorType, *, axis: int, exclusive: bool = False, reverse: bool 
 
 
 @cumprod.defvjp
-def _cumprod_vjp(
-    g: Any, y: Any, x: Any, *, axis: int, exclusive: bool = False, reverse: bool = False
-) -> Entries:
+def _cumprod_vjp(g: Any, y: Any, x: Any, *, axis: int, exclusive: bool = False, reverse: bool = False) -> Entries:
     def gradient() -> Any:
         # dx_j = (product before j) s_j, where s_j = g_j + x_{j+1} s_{j+1} runs against the product.
         step = 1 if reverse else -1
@@ -90,12 +86,8 @@ def linear_scan(a: TensorType, b: TensorType, *, axis: int, reverse: bool = Fals
         ShapeError: if the shapes differ.
     """
     axis_of(axis, a.ndim, "linear_scan")
-    if a.ndim != b.ndim or any(
-        m != n for m, n in zip(a.shape, b.shape, strict=True) if type(m) is type(n) is int
-    ):
-        raise ShapeError(
-            f"linear_scan: wants two arrays of one shape, found {show(a.shape)} and {show(b.shape)}"
-        )
+    if a.ndim != b.ndim or any(m != n for m, n in zip(a.shape, b.shape, strict=True) if type(m) is type(n) is int):
+        raise ShapeError(f"linear_scan: wants two arrays of one shape, found {show(a.shape)} and {show(b.shape)}")
     return TensorType(b.dtype, b.shape)
 
 

@@ -95,9 +95,7 @@ def gather_nd(x: TensorType, indices: TensorType, *, batch_dims: int = 0) -> Ten
     if not isinstance(k, int):
         return TensorType(x.dtype, None)
     if batch_dims + k > x.ndim:
-        raise ShapeError(
-            f"gather_nd: tuples of {k} after {batch_dims} batch axes do not index {show(x.shape)}"
-        )
+        raise ShapeError(f"gather_nd: tuples of {k} after {batch_dims} batch axes do not index {show(x.shape)}")
     return TensorType(x.dtype, (*indices.shape[:-1], *x.shape[batch_dims + k :]))
 
 
@@ -234,9 +232,7 @@ def _tensor_scatter_vjp(
     g: Any, y: Any, x: Any, updates: Any, at: Any = None, *, axis: int, mode: str = "linear"
 ) -> Entries:
     return (
-        lambda: tensor_scatter(
-            g, full_like(g, shape=tuple(updates.shape), value=0), at, axis=axis, mode=mode
-        ),
+        lambda: tensor_scatter(g, full_like(g, shape=tuple(updates.shape), value=0), at, axis=axis, mode=mode),
         lambda: tensor_window(g, at, axis=axis, size=updates.shape[axis], mode=mode),
         None,
     )
@@ -314,7 +310,5 @@ def reverse_sequence(x: TensorType, lengths: TensorType, *, time_axis: int, batc
 
 
 @reverse_sequence.defvjp
-def _reverse_sequence_vjp(
-    g: Any, y: Any, x: Any, lengths: Any, *, time_axis: int, batch_axis: int
-) -> Entries:
+def _reverse_sequence_vjp(g: Any, y: Any, x: Any, lengths: Any, *, time_axis: int, batch_axis: int) -> Entries:
     return lambda: reverse_sequence(g, lengths, time_axis=time_axis, batch_axis=batch_axis), None

@@ -22,22 +22,16 @@ from .types import TensorType, is_float, is_integer
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def _loss_type(
-    name: str, x: TensorType, labels: TensorType, weights: TensorType | None, reduction: str
-) -> TensorType:
+def _loss_type(name: str, x: TensorType, labels: TensorType, weights: TensorType | None, reduction: str) -> TensorType:
     if reduction not in REDUCTIONS:
         raise OpError(f"{name}: reduction is {reduction!r}, wanted one of {REDUCTIONS}")
     if not is_float(x.dtype) or not is_integer(labels.dtype):
         raise DTypeError(f"{name}: wants floats and integer labels, found {x.dtype} and {labels.dtype}")
     wanted = (x.shape[0], *x.shape[2:])
     if len(wanted) != labels.ndim or any(
-        m != n
-        for m, n in zip(wanted, labels.shape, strict=True)
-        if not isinstance(m, Dim) and not isinstance(n, Dim)
+        m != n for m, n in zip(wanted, labels.shape, strict=True) if not isinstance(m, Dim) and not isinstance(n, Dim)
     ):
-        raise ShapeError(
-            f"{name}: x is {show(x.shape)}, so labels are {show(wanted)}; found {show(labels.shape)}"
-        )
+        raise ShapeError(f"{name}: x is {show(x.shape)}, so labels are {show(wanted)}; found {show(labels.shape)}")
     if weights is not None and weights.ndim != 1:
         raise ShapeError(f"{name}: wants one weight a class, found {show(weights.shape)}")
     return TensorType(x.dtype, labels.shape if reduction == "none" else ())

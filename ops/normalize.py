@@ -141,9 +141,7 @@ def layer_norm(
 
 
 @layer_norm.defvjp
-def _layer_norm_vjp(
-    g: Any, y: Any, x: Any, scale: Any, bias: Any = None, *, axis: int, epsilon: float
-) -> Entries:
+def _layer_norm_vjp(g: Any, y: Any, x: Any, scale: Any, bias: Any = None, *, axis: int, epsilon: float) -> Entries:
     axes = _trailing(len(x.shape), axis)
     return (
         lambda: standardize_grad(pw.mul(g, scale), x, axes=axes, epsilon=epsilon),
@@ -187,9 +185,7 @@ def batch_norm(
 
 
 @batch_norm.defvjp
-def _batch_norm_vjp(
-    g: Any, y: Any, x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, epsilon: float
-) -> Entries:
+def _batch_norm_vjp(g: Any, y: Any, x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, epsilon: float) -> Entries:
     ndim = len(x.shape)
     axes = (0, *_spatial(ndim))
 
@@ -260,9 +256,7 @@ def _batch_norm_train_vjp(
     def for_x() -> Any:
         parts = []
         if g_y is not None:
-            parts.append(
-                standardize_grad(pw.mul(g_y, _per_channel(scale, ndim)), x, axes=axes, epsilon=epsilon)
-            )
+            parts.append(standardize_grad(pw.mul(g_y, _per_channel(scale, ndim)), x, axes=axes, epsilon=epsilon))
         if g_mean is not None:
             even = red.divided(pw.mul(g_mean, 1 - momentum), count=count)
             parts.append(red.broadcast_to(_per_channel(even, ndim), shape=shape))
@@ -308,9 +302,7 @@ def _instance_norm(x: Any, scale: Any, bias: Any, *, epsilon: float) -> Any:
 
 
 @op()
-def group_norm(
-    x: TensorType, scale: TensorType, bias: TensorType, *, groups: int, epsilon: float
-) -> TensorType:
+def group_norm(x: TensorType, scale: TensorType, bias: TensorType, *, groups: int, epsilon: float) -> TensorType:
     """Standardise each group of channels of each example, then scale and shift the channels.
 
     Shapes: (N, C, *S), (C,), (C,) -> (N, C, *S).

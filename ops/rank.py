@@ -77,9 +77,7 @@ def topk(
 
 
 @topk.defvjp
-def _topk_vjp(
-    g: Any, y: Any, x: Any, *, k: DimLike, axis: int, largest: bool = True, ordered: bool = True
-) -> Entries:
+def _topk_vjp(g: Any, y: Any, x: Any, *, k: DimLike, axis: int, largest: bool = True, ordered: bool = True) -> Entries:
     def for_x() -> Any:
         zeros = full_like(g[0], shape=tuple(x.shape), value=0)
         return scatter_elements(zeros, y[1], g[0], axis=axis, reduction="add")

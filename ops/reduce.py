@@ -169,9 +169,7 @@ def _prod_vjp(g: Any, y: Any, x: Any, *, axes: Axes = None, keepdims: bool = Fal
         back = tuple(perm.index(i) for i in range(len(shape)))
         moved = tuple(shape[i] for i in perm)
         rest = len(shape) - len(reduced)
-        row = layout.reshape(
-            layout.transpose(x, perm=perm), shape=(*moved[:rest], product(shape[i] for i in reduced))
-        )
+        row = layout.reshape(layout.transpose(x, perm=perm), shape=(*moved[:rest], product(shape[i] for i in reduced)))
         before = cumprod(row, axis=rest, exclusive=True, reverse=False)
         after = cumprod(row, axis=rest, exclusive=True, reverse=True)
         both = layout.transpose(layout.reshape(pw.mul(before, after), shape=moved), perm=back)

@@ -15,6 +15,7 @@ from . import layout
 from .control import Body, item, merged, outward, stacked, symbols_of, unstack
 from .dims import Dim
 from .errors import DTypeError, OpError, ShapeError
+from .extent import axis_of
 from .op import op
 from .types import OptionalType, SequenceType, TensorType, ValueType
 
@@ -138,7 +139,7 @@ def split_to_sequence(x: TensorType, split: Any = None, *, axis: int, keepdims: 
     """
     if x.known_shape is None:
         return SequenceType(TensorType(x.dtype, None))
-    at = layout.axis_of(axis, x.ndim, "split_to_sequence")
+    at = axis_of(axis, x.ndim, "split_to_sequence")
     if split is None and not keepdims:
         return SequenceType(TensorType(x.dtype, (*x.shape[:at], *x.shape[at + 1 :])))
     return SequenceType(TensorType(x.dtype, layout.swap(x.shape, at, 1 if split is None else Dim.fresh())))
@@ -170,7 +171,7 @@ def concat_from_sequence(xs: Any, *, axis: int, new_axis: bool = False) -> Tenso
     if element.known_shape is None:
         return element
     rank = element.ndim + new_axis
-    at = layout.axis_of(axis, rank, "concat_from_sequence")
+    at = axis_of(axis, rank, "concat_from_sequence")
     rest = element.shape[at:] if new_axis else element.shape[at + 1 :]
     return TensorType(element.dtype, (*element.shape[:at], Dim.fresh(), *rest))
 

@@ -112,7 +112,7 @@ def dynamic_quantize_lstm(
     node: NodeView, x: Any, w: Any, r: Any, b: Any, lengths: Any, h0: Any, c0: Any, p: Any,
     w_scale: Any, w_zero: Any, r_scale: Any, r_zero: Any,
 ) -> Any:  # fmt: skip
-    """DynamicQuantizeLSTM: weights (D, I, 4H) of 8 bits; the input, and h at each step, are quantised by their range."""
+    """DynamicQuantizeLSTM: weights (D, I, 4H) of 8 bits; the input, and h at each step, quantised by their range."""
     attrs = _bound(node, ("Sigmoid", "Tanh", "Tanh"))
     attrs["input_forget"] = bool(node.attr("input_forget", 0))
     weights = (_weights(w, w_scale, w_zero), _weights(r, r_scale, r_zero), b, lengths)

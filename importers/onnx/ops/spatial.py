@@ -14,16 +14,12 @@ from .layout import axis_in, pad_pairs
 
 @binds("DepthToSpace", 1, 11, 13, 28)
 def depth_to_space(node: NodeView, x: Any) -> Any:
-    return spatial.depth_to_space(
-        x, block=node.attr("blocksize"), mode=node.one_of("mode", "DCR", ("DCR", "CRD"))
-    )
+    return spatial.depth_to_space(x, block=node.attr("blocksize"), mode=node.one_of("mode", "DCR", ("DCR", "CRD")))
 
 
 @binds("SpaceToDepth", 1, 13, 28)
 def space_to_depth(node: NodeView, x: Any) -> Any:
-    return spatial.space_to_depth(
-        x, block=node.attr("blocksize"), mode=node.one_of("mode", "DCR", ("DCR", "CRD"))
-    )
+    return spatial.space_to_depth(x, block=node.attr("blocksize"), mode=node.one_of("mode", "DCR", ("DCR", "CRD")))
 
 
 @binds("CenterCropPad", 18)

@@ -15,9 +15,7 @@ def _at(x: Array, axis: int, part: slice | int) -> tuple[Any, ...]:
     return (*(slice(None),) * (axis % x.ndim), part)
 
 
-def _running(
-    xp: Any, function: str, start: int, x: Array, axis: int, exclusive: bool, reverse: bool
-) -> Array:
+def _running(xp: Any, function: str, start: int, x: Array, axis: int, exclusive: bool, reverse: bool) -> Array:
     if reverse:
         x = xp.flip(x, axis)
     if exclusive and x.shape[axis]:

@@ -100,7 +100,7 @@ class _Hypotheses:
 
     def enough(self, best: np.float32, length: int, early: bool) -> bool:
         """Whether no text that is still being written can become one of the best."""
-        return len(self.texts) == self.size and (early or self.texts[-1][0] >= self.score(best, length))
+        return len(self.texts) == self.size and (early or bool(self.texts[-1][0] >= self.score(best, length)))
 
 
 class _Beams:
@@ -203,7 +203,7 @@ class _T5:
             mask = xp.asarray((np.cumsum(given != rules.pad, axis=1) > 0).astype(np.int32))
         self.texts = np.full((len(given), 1), rules.start, np.int32)
         start = () if not rules.layers else (xp.asarray(self.texts),)
-        made = encoder(tokens, mask, *start, *captures[0])
+        made = list(encoder(tokens, mask, *start, *captures[0]))
         self.ready = None
         if rules.layers:
             logits, hidden, *made = made
@@ -211,7 +211,7 @@ class _T5:
             made = [hidden, *made] if rules.hidden else made
         else:
             heads, size, dtype = rules.cache
-            made = [xp.zeros((len(given), heads, 0, size), np.dtype(dtype))] * len(made) + list(made)
+            made = [xp.zeros((len(given), heads, 0, size), np.dtype(dtype))] * len(made) + made
         remembered = [xp.repeat(m, repeats, axis=0) for m in made]
         self.fixed = (xp.repeat(mask, repeats, axis=0), *remembered[: int(rules.hidden)])
         self.past = remembered[int(rules.hidden) :]

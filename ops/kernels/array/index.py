@@ -121,18 +121,14 @@ def _gather_nd(x: Array, indices: Array, *, batch_dims: int = 0) -> Array:
 
 
 @scatter_elements.kernel("array", half="native")
-def _scatter_elements(
-    x: Array, indices: Array, updates: Array, *, axis: int = 0, reduction: str = "none"
-) -> Array:
+def _scatter_elements(x: Array, indices: Array, updates: Array, *, axis: int = 0, reduction: str = "none") -> Array:
     if updates.shape != indices.shape:
         raise ShapeError(f"scatter_elements: indices {show(indices.shape)}, updates {show(updates.shape)}")
     return _put(x, _elements(x, indices, axis, "scatter_elements"), updates, reduction)
 
 
 @scatter_nd.kernel("array", half="native")
-def _scatter_nd(
-    x: Array, indices: Array, updates: Array, *, reduction: str = "none", batch_dims: int = 0
-) -> Array:
+def _scatter_nd(x: Array, indices: Array, updates: Array, *, reduction: str = "none", batch_dims: int = 0) -> Array:
     at = _tuples(x, indices, batch_dims, "scatter_nd")
     wanted = (*indices.shape[:-1], *x.shape[batch_dims + indices.shape[-1] :])
     if updates.shape != wanted:
@@ -201,16 +197,12 @@ def _window(x: Array, at: Array | None, size: int, axis: int, mode: str) -> tupl
     if mode == "circular":
         places = places % n
     elif xp is np and places.size and (places.max() >= n or places.min() < 0):
-        raise OpError(
-            f"tensor_scatter: places {int(places.min())} to {int(places.max())} are outside an axis of {n}"
-        )
+        raise OpError(f"tensor_scatter: places {int(places.min())} to {int(places.max())} are outside an axis of {n}")
     return places, (0, axis, *(i for i in range(1, x.ndim) if i != axis))
 
 
 @tensor_scatter.kernel("array", half="native")
-def _tensor_scatter(
-    x: Array, updates: Array, at: Array | None = None, *, axis: int, mode: str = "linear"
-) -> Array:
+def _tensor_scatter(x: Array, updates: Array, at: Array | None = None, *, axis: int, mode: str = "linear") -> Array:
     xp = namespace(x)
     places, perm = _window(x, at, updates.shape[axis], axis, mode)
     y = x.copy()
@@ -219,9 +211,7 @@ def _tensor_scatter(
 
 
 @tensor_window.kernel("array", half="native")
-def _tensor_window(
-    x: Array, at: Array | None = None, *, axis: int, size: DimLike, mode: str = "linear"
-) -> Array:
+def _tensor_window(x: Array, at: Array | None = None, *, axis: int, size: DimLike, mode: str = "linear") -> Array:
     xp = namespace(x)
     places, perm = _window(x, at, int(size), axis, mode)
     found = x.transpose(perm)[xp.arange(x.shape[0])[:, None], places]
@@ -245,9 +235,7 @@ def _one_hot(indices: Array, *, depth: int, axis: int = -1, dtype: str = "bool")
 @unique.kernel("array", half="native")
 def _unique(x: Array, *, axis: int | None = None, ordered: bool = True) -> tuple[Array, ...]:
     xp = namespace(x)
-    y, first, inverse, counts = xp.unique(
-        x, return_index=True, return_inverse=True, return_counts=True, axis=axis
-    )
+    y, first, inverse, counts = xp.unique(x, return_index=True, return_inverse=True, return_counts=True, axis=axis)
     inverse = inverse.reshape(-1)
     if not ordered:
         order = xp.argsort(first)

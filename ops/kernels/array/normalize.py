@@ -81,9 +81,7 @@ def _standardize(x: Array, *, axes: tuple[int, ...], epsilon: float, center: boo
 
 
 @standardize_grad.kernel("array")
-def _standardize_grad(
-    g: Array, x: Array, *, axes: tuple[int, ...], epsilon: float, center: bool = True
-) -> Array:
+def _standardize_grad(g: Array, x: Array, *, axes: tuple[int, ...], epsilon: float, center: bool = True) -> Array:
     with np.errstate(all="ignore"):
         c, r = _split(x, axes, epsilon, center)
         y = c * r
@@ -138,9 +136,7 @@ def _batch_norm_train(
     # Statistics may be float32 beside a float16 x, so each result has its own element type to round to.
     xp = namespace(x)
     dtype, stats = x.dtype, (mean.dtype, var.dtype)
-    x, scale, bias, mean, var = (
-        v.astype(np.float32) if v.dtype in HALF else v for v in (x, scale, bias, mean, var)
-    )
+    x, scale, bias, mean, var = (v.astype(np.float32) if v.dtype in HALF else v for v in (x, scale, bias, mean, var))
     axes = (0, *range(2, x.ndim))
     with np.errstate(all="ignore"):
         batch_mean = _mean(x, axes)

@@ -235,13 +235,9 @@ CASES = [
         {"axis": 1, "size": 2, "mode": "circular"},
         name="tensor_window-circular",
     ),
-    OpCase(
-        nonzero, (np.array([[1.0, 0.0], [2.0, -1.0]]),), lambda x: np.array([[0, 1, 1], [0, 0, 1]]), order=0
-    ),
+    OpCase(nonzero, (np.array([[1.0, 0.0], [2.0, -1.0]]),), lambda x: np.array([[0, 1, 1], [0, 0, 1]]), order=0),
     OpCase(one_hot, (np.array([[1, -1], [5, 0]]),), hot(3, True), {"depth": 3, "dtype": "float64"}, order=0),
-    OpCase(
-        one_hot, (np.array([2, -4, 0]),), hot(3, False), {"depth": 3, "axis": 0, "dtype": "float64"}, order=0
-    ),
+    OpCase(one_hot, (np.array([2, -4, 0]),), hot(3, False), {"depth": 3, "axis": 0, "dtype": "float64"}, order=0),
     OpCase(unique, (np.array(REPEATS),), lambda x: distinct(REPEATS, [1, 2, 3]), order=0),
     OpCase(
         unique,

@@ -153,9 +153,7 @@ CASES = [
         lambda x: by_index(x, (4, 3, 2), lambda p: p[::-1]),
         name="transpose-reverse",
     ),
-    OpCase(
-        concat, (rand(2, 3), rand(2, 1, seed=1), rand(2, 2, seed=2)), joined(1), {"axis": 1}, symbolic=False
-    ),
+    OpCase(concat, (rand(2, 3), rand(2, 1, seed=1), rand(2, 2, seed=2)), joined(1), {"axis": 1}, symbolic=False),
     OpCase(concat, (rand(3),), lambda x: x, {"axis": -1}),
     OpCase(split, (rand(5, 2),), lambda x: (x[:2], x[2:3], x[3:]), {"axis": 0, "sizes": (2, 1, 2)}),
     OpCase(split, (rand(2, 3),), lambda x: (x,), {"axis": -1, "sizes": (3,)}, name="split-one"),
@@ -167,9 +165,7 @@ CASES = [
     *pads((3, 4), ((2, 1), (-1, 2)), "reflect"),
     *pads((3,), ((5, 4),), "reflect"),
     *pads((2, 3), ((2, 3), (4, -1)), "wrap"),
-    OpCase(
-        pad, (rand(2, 3),), constant_padded(((1, 0), (0, 2))), {"pads": ((1, 0), (0, 2))}, name="pad-zeros"
-    ),
+    OpCase(pad, (rand(2, 3),), constant_padded(((1, 0), (0, 2))), {"pads": ((1, 0), (0, 2))}, name="pad-zeros"),
     OpCase(
         pad,
         (rand(3, 4), rand()),
@@ -191,9 +187,7 @@ CASES = [
         lambda x: by_index(x, (4, 9), lambda p: (p[0] % 2, p[1] % 3)),
         {"repeats": (2, 3)},
     ),
-    OpCase(
-        expand, (rand(3, 1),), lambda x: by_index(x, (2, 3, 4), lambda p: (p[1], 0)), {"shape": (2, 1, 4)}
-    ),
+    OpCase(expand, (rand(3, 1),), lambda x: by_index(x, (2, 3, 4), lambda p: (p[1], 0)), {"shape": (2, 1, 4)}),
     OpCase(trilu, (rand(3, 4),), triangle(True, 1), {"upper": True, "k": 1}),
     OpCase(trilu, (rand(2, 4, 3),), triangle(False, -1), {"upper": False, "k": -1}),
 ]

@@ -53,9 +53,5 @@ CASES = [
         for shape, labels in (((3, 4), VECTOR), ((2, 4, 2), LABELS))
         for how in (("mean", None), ("mean", 2), ("sum", 2), ("none", 2), ("none", None))
     ),
-    *(
-        row(op, f, (3, 4), VECTOR, rand(4, low=0.5, seed=1), ("mean", ignore))
-        for op, f in BOTH
-        for ignore in (None, 0)
-    ),
+    *(row(op, f, (3, 4), VECTOR, rand(4, low=0.5, seed=1), ("mean", ignore)) for op, f in BOTH for ignore in (None, 0)),
 ]

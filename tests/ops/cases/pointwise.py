@@ -151,10 +151,7 @@ def both(*xs: Any) -> tuple[Any, ...]:
 CASES = [
     *[OpCase(o, (rand(3, 4, low=lo, high=hi),), each(f), tol=1e-14) for o, f, lo, hi in UNARY],
     *[OpCase(o, (mid(rand(3, 4, low=-3, high=3)),), each(f)) for o, f in STEPS],
-    *[
-        OpCase(o, (mid(rand(2, 4, 5)), *more), each(f), name=f"{o.name}-{i}")
-        for i, (o, f, more) in enumerate(SHAPED)
-    ],
+    *[OpCase(o, (mid(rand(2, 4, 5)), *more), each(f), name=f"{o.name}-{i}") for i, (o, f, more) in enumerate(SHAPED)],
     *[OpCase(o, both(a, b), each(f), name=f"{o.name}-{i}") for i, (o, f, a, b) in enumerate(BINARY)],
     *[OpCase(o, (a, b), each(f, kind), order=0, name=f"{o.name}-whole") for o, f, a, b, kind in WHOLE],
     OpCase(pw.relu, (np.array([-2, 0, 3]),), each(lambda v: max(v, 0), int), order=0),

@@ -15,9 +15,7 @@ TIED = np.array([[1.0, 3.0, 3.0, 0.0], [2.0, -1.0, 2.0, -1.0]])
 
 def top(x: np.ndarray, k: int, largest: bool) -> tuple[np.ndarray, np.ndarray]:
     """Rank the rows of a matrix with Python's stable sort."""
-    order = np.array(
-        [sorted(range(len(r)), key=lambda i, r=r: -r[i] if largest else r[i])[:k] for r in x.tolist()]
-    )
+    order = np.array([sorted(range(len(r)), key=lambda i, r=r: -r[i] if largest else r[i])[:k] for r in x.tolist()])
     return np.array([[r[i] for i in o] for r, o in zip(x, order, strict=True)], x.dtype), order
 
 
@@ -25,9 +23,7 @@ def best(f: Any, last: bool) -> Any:
     """Return where f of a row is first or last found."""
 
     def reference(x: np.ndarray) -> np.ndarray:
-        return np.array(
-            [max(i for i, v in enumerate(r) if v == f(r)) if last else r.index(f(r)) for r in x.tolist()]
-        )
+        return np.array([max(i for i, v in enumerate(r) if v == f(r)) if last else r.index(f(r)) for r in x.tolist()])
 
     return reference
 
@@ -45,9 +41,7 @@ CASES = [
         for op, f in ((argmax, max), (argmin, min))
         for last in (False, True)
     ),
-    OpCase(
-        argmax, (rand(2, 3, 2),), lambda x: np.argmax(x, 1)[:, None], {"axis": -2, "keepdims": True}, order=0
-    ),
+    OpCase(argmax, (rand(2, 3, 2),), lambda x: np.argmax(x, 1)[:, None], {"axis": -2, "keepdims": True}, order=0),
     OpCase(hardmax, (TIED,), lambda x: np.array([[0.0, 1, 0, 0], [1, 0, 0, 0]]), {"axis": 1}, order=0),
     OpCase(
         hardmax,

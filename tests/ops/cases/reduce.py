@@ -14,9 +14,7 @@ from onnxgrad.ops.reduce import divided, l2_norm, logsumexp, max_, mean, min_, p
 from ..case import OpCase, rand
 
 
-def folded(
-    f: Callable[[list[float]], float], axes: tuple[int, ...] | None, keepdims: bool
-) -> Callable[[Any], Any]:
+def folded(f: Callable[[list[float]], float], axes: tuple[int, ...] | None, keepdims: bool) -> Callable[[Any], Any]:
     """Return the reduction by its definition: f of the list of elements that share the other indices."""
 
     def reference(x: np.ndarray) -> np.ndarray:
@@ -79,12 +77,8 @@ CASES = [
         for op, f in FLOATS
         for axes, keep in WHERE
     ),
-    OpCase(
-        prod, (ZEROS,), folded(math.prod, (1,), False), {"axes": (1,), "keepdims": False}, name="prod-zeros"
-    ),
-    OpCase(
-        prod, (ZEROS,), folded(math.prod, None, True), {"axes": None, "keepdims": True}, name="prod-zeros-all"
-    ),
+    OpCase(prod, (ZEROS,), folded(math.prod, (1,), False), {"axes": (1,), "keepdims": False}, name="prod-zeros"),
+    OpCase(prod, (ZEROS,), folded(math.prod, None, True), {"axes": None, "keepdims": True}, name="prod-zeros-all"),
     OpCase(
         sum_,
         (rand(2, 0, 3),),
