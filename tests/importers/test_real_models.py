@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,14 +88,15 @@ TABLE: list[str] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
-def print_table(request: pytest.FixtureRequest) -> Any:
+def table(summary: Callable[[str], None]) -> Iterator[None]:
+    """Print what loads and runs after the tests."""
     yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and TABLE:
-        reporter.write_line("")
-        reporter.write_line(f"real models: {'name':42} {'result':10} {'difference':>10}")
-        for row in TABLE:
-            reporter.write_line(f"             {row}")
+    if TABLE:
+        summary(
+            f"real models: {sum('runs' in row for row in TABLE)} run and {sum('loads' in row for row in TABLE)} load"
+        )
+        for row in [f"{'model':42} {'result':10} {'difference':>10}", *TABLE]:
+            summary(f"  {row}")
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
