@@ -11,18 +11,17 @@ Source: ONNX If-25, Loop-25, Scan-25, Scan-8.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from . import layout
-from .dims import Dim, DimLike, symbols_in
-from .errors import DTypeError, OpError, ShapeError, SymbolicError
+from .dims import Dim, DimLike
+from .errors import OpError, ShapeError, SymbolicError
+from .meeting import Types, bare, merged, outward, stacked_type, symbols_of
 from .op import namespace, op
-from .types import MapType, OptionalType, SequenceType, TensorType, ValueType, is_float, type_of
-
-Types = tuple[ValueType, ...]
+from .types import TensorType, ValueType, is_float, type_of
 
 
 class Body(Protocol):
@@ -123,8 +122,8 @@ def loop(max_trip: Any, cond: Any, *args: Any, body: Body, carried: int) -> Type
     outs = outward(body.output_types, symbols_of(args))[1:]
     trips = Dim.fresh()
     return (
-        *(merged(_bare(a), _bare(b)) for a, b in zip(args[:carried], outs[:carried], strict=True)),
-        *(_stacked(t, 0, trips) for t in outs[carried:]),
+        *(merged(bare(a), bare(b)) for a, b in zip(args[:carried], outs[:carried], strict=True)),
+        *(stacked_type(t, 0, trips) for t in outs[carried:]),
     )
 
 
@@ -182,8 +181,8 @@ def scan(
     outs = outward(body.output_types, symbols_of(args))
     steps = _length(args[states : states + inputs], in_axes)
     return (
-        *(merged(_bare(a), _bare(b)) for a, b in zip(args[:states], outs[:states], strict=True)),
-        *(_stacked(t, axis, steps) for t, axis in zip(outs[states:], out_axes, strict=True)),
+        *(merged(bare(a), bare(b)) for a, b in zip(args[:states], outs[:states], strict=True)),
+        *(stacked_type(t, axis, steps) for t, axis in zip(outs[states:], out_axes, strict=True)),
     )
 
 
@@ -226,8 +225,8 @@ def scan_batch(lengths: Any, *args: Any, body: Body, states: int, inputs: int, i
     batch = _length(args[: states + inputs], (0,) * (states + inputs))
     steps = _length(args[states : states + inputs], (1,) * inputs)
     return (
-        *(merged(_bare(a), _stacked(b, 0, batch)) for a, b in zip(args[:states], outs[:states], strict=True)),
-        *(_stacked(_stacked(t, 0, steps), 0, batch) for t in outs[states:]),
+        *(merged(bare(a), stacked_type(b, 0, batch)) for a, b in zip(args[:states], outs[:states], strict=True)),
+        *(stacked_type(stacked_type(t, 0, steps), 0, batch) for t in outs[states:]),
     )
 
 
@@ -344,77 +343,3 @@ def _length(sequences: Sequence[Any], axes: Sequence[int]) -> DimLike:
     if known:
         return known.pop()
     return lengths[0] if lengths else Dim.fresh()
-
-
-def _stacked(t: ValueType, axis: int, n: DimLike) -> ValueType:
-    if not isinstance(t, TensorType):
-        raise DTypeError(f"control flow: the elements to stack have to be tensors, found {t}")
-    if t.known_shape is None:
-        return t
-    axis %= t.ndim + 1
-    return TensorType(t.dtype, (*t.shape[:axis], n, *t.shape[axis:]))
-
-
-def _bare(t: Any) -> Any:
-    """Return the type without what is known of its values, which change from one iteration to the next."""
-    return TensorType(t.dtype, t.known_shape) if isinstance(t, TensorType) else t
-
-
-def merged(a: ValueType, b: ValueType) -> ValueType:
-    """Return the type of a value that may have either type.
-
-    Raises:
-        DTypeError: if they differ in kind or element type.
-    """
-    if a == b:
-        return a
-    match a, b:
-        case TensorType(), TensorType() if a.dtype == b.dtype:
-            if a.known_shape is None or b.known_shape is None or len(a.known_shape) != len(b.known_shape):
-                return TensorType(a.dtype, None)
-            return TensorType(
-                a.dtype, tuple(m if m == n else Dim.fresh() for m, n in zip(a.shape, b.shape, strict=True))
-            )
-        case SequenceType(), SequenceType():
-            return SequenceType(merged(a.element, b.element))
-        case OptionalType(), OptionalType():
-            return OptionalType(merged(a.element, b.element))
-        case OptionalType(), _:
-            return OptionalType(merged(a.element, b))
-        case _, OptionalType():
-            return OptionalType(merged(a, b.element))
-        case MapType(), MapType() if a.key == b.key:
-            return MapType(a.key, merged(a.value, b.value))
-    raise DTypeError(f"control flow: a value is {a} on one way and {b} on another")
-
-
-def symbols_of(types: Iterable[Any]) -> set[str]:
-    """Return the symbols that the arguments' types know."""
-    known: set[str] = set()
-    for t in types:
-        known.update(symbols_in(t))
-    return known
-
-
-def outward(types: Types, known: set[str]) -> Types:
-    """Return a body's output types as its caller sees them: sizes that only the body knows become fresh."""
-    fresh: dict[Dim, Dim] = {}
-
-    def seen(d: DimLike) -> DimLike:
-        if isinstance(d, int) or known.issuperset(d.symbols()):
-            return d
-        return fresh.setdefault(d, Dim.fresh())
-
-    def one(t: ValueType) -> ValueType:
-        match t:
-            case TensorType():
-                shape = None if t.known_shape is None else tuple(map(seen, t.known_shape))
-                return TensorType(t.dtype, shape, t.contents if known.issuperset(symbols_in(t.contents)) else None)
-            case SequenceType():
-                return SequenceType(one(t.element))
-            case OptionalType():
-                return OptionalType(one(t.element))
-            case MapType():
-                return MapType(t.key, one(t.value))
-
-    return tuple(map(one, types))

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from . import layout
-from .control import Body, item, merged, outward, stacked, symbols_of, unstack
+from .control import Body, item, stacked, unstack
 from .dims import Dim
 from .errors import DTypeError, OpError, ShapeError
 from .extent import axis_of
+from .meeting import merged, outward, symbols_of
 from .op import op
 from .types import OptionalType, SequenceType, TensorType, ValueType
 

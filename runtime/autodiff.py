@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..ops import layout, reduce
+from ..ops.create import full_like
 from ..ops.errors import AutogradError
 from ..ops.pointwise import add
-from ..ops.types import TensorType, is_float
+from ..ops.types import TensorType, ValueType, is_float
 from .graph import Graph, Node, Value
 from .passes.drop_dead import drop_dead
 from .passes.expand_compositions import expand_compositions
@@ -46,14 +47,49 @@ def differentiate(graph: Graph, wrt: Sequence[str], *, output: int = 0) -> Graph
     with new.building():
         one = new.constant(np.ones((), target.dtype))
         gradients[target] = reduce.broadcast_to(one, shape=target.shape)
-        for node in reversed(list(new.nodes)):
-            _step(node, gradients, depends)
+        _flow(new, gradients, depends)
         for name, value in zip(wrt, wanted, strict=True):
             if value not in gradients:
                 raise AutogradError(f"output {target.name!r} does not depend on {name!r}")
             new.outputs.append(layout.identity(gradients[value]))
     new.verify()
     return drop_dead(new).graph
+
+
+def of_body(
+    graph: Graph, given: Sequence[bool], wanted: Sequence[int], before: Sequence[ValueType], after: Sequence[ValueType]
+) -> Graph:
+    """Return the graph of a body's gradient; see `ops.control.Body.vjp`."""
+    new = rebuild(expand_compositions(graph).graph, name=f"{graph.name}.grad")
+    own, outs = list(new.entries), new.outputs
+    new.inputs, new.captures, new.key, new.parent = [], [], None, None
+    first = [new.input(f"before{i}", t) for i, t in enumerate(before)]
+    new.inputs += own
+    last = [new.input(f"after{i}", t) for i, t in enumerate(after)]
+    found: dict[Value, Any] = {}
+    xs = [own[i] for i in wanted]
+    with new.building():
+        for i, (y, there) in enumerate(zip(outs, given, strict=True)):
+            if there:
+                g = new.input(f"g{i}", y.type)
+                found[y] = g if y not in found else add(found[y], g)
+        _flow(new, found, _depends(new, set(xs)))
+        floats = [v for v in first if _is_float(v)], [v for v in last if _is_float(v)]
+        new.outputs = [
+            *(_zeros(v) for v in floats[0]),
+            *(layout.identity(found[v]) if v in found else _zeros(v) for v in xs),
+            *(_zeros(v) for v in floats[1]),
+        ]
+    new.verify()
+    return drop_dead(new).graph
+
+
+def _is_float(v: Value) -> bool:
+    return isinstance(v.type, TensorType) and is_float(v.dtype)
+
+
+def _zeros(v: Value) -> Any:
+    return full_like(v, shape=tuple(v.shape), value=0)
 
 
 def gradients(y: Value, xs: Sequence[Value], at: Mapping[Value, Value]) -> tuple[Value, ...]:
@@ -108,8 +144,14 @@ def _depends(graph: Graph, sources: set[Value]) -> set[Value]:
     depends = set(sources)
     for node in graph.nodes:
         if any(v in depends for v in node.inputs()):
-            depends.update(v for v in node.outputs if isinstance(v.type, TensorType) and is_float(v.dtype))
+            depends.update(v for v in node.outputs if _is_float(v))
     return depends
+
+
+def _flow(graph: Graph, gradients: dict[Value, Any], depends: set[Value]) -> None:
+    """Add the nodes that hand gradients of values on to what they were computed from."""
+    for node in reversed(list(graph.nodes)):
+        _step(node, gradients, depends)
 
 
 def _step(node: Node, gradients: dict[Value, Any], depends: set[Value]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..ops import dims
 from ..ops.dims import Env
 from ..ops.types import ValueType
+from .checkpoint import checkpoint
 from .execute import run_graph
+from .grad_mode import MODE
 from .graph import Graph
+from .tensor import Tensor
 
 
 class Body:
@@ -40,7 +43,18 @@ class Body:
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """Run it, and return its outputs."""
+        if MODE.recompute_loops and any(isinstance(a, Tensor) for a in args):
+            outs: tuple[Any, ...] = checkpoint(run_graph, self.graph, args, env=self.env, preserve_rng_state=False)
+            return outs
         return run_graph(self.graph, args, env=self.env)
+
+    def vjp(
+        self, given: tuple[bool, ...], wanted: tuple[int, ...], before: Sequence[ValueType], after: Sequence[ValueType]
+    ) -> Body:
+        """Return the body of its gradient; see `ops.control.Body`."""
+        from .autodiff import of_body
+
+        return Body(of_body(self.graph, given, wanted, before, after), self.env)
 
     def __repr__(self) -> str:
         """Return `<body name>`."""

@@ -13,9 +13,17 @@ R = TypeVar("R")
 
 
 class Mode(threading.local):
-    """The setting; `enabled` is read on every op."""
+    """The setting.
+
+    Attributes:
+        enabled: read on every op.
+        keeper: what nodes hand the values to that they keep (`runtime/checkpoint.py`); None where they keep them.
+        recompute_loops: whether the bodies of control flow are computed again in backward.
+    """
 
     enabled = True
+    keeper: Any = None
+    recompute_loops = False
 
 
 MODE = Mode()

@@ -75,7 +75,7 @@ class Saved:
         """Keep a Tensor."""
         self.tensor, self.version = tensor, tensor._version
 
-    def unpack(self, node: Node, recorded: bool) -> Any:
+    def unpack(self, node: Node | None, recorded: bool) -> Any:
         """Return the Tensor where what follows is recorded, else its array.
 
         Raises:
@@ -97,21 +97,26 @@ class SavedOutput:
         self.array, self.counter, self.index = tensor._array, tensor._shared_counter(), index
         self.version = self.counter[0]
 
-    def unpack(self, node: Node, recorded: bool) -> Any:
+    def unpack(self, node: Node | None, recorded: bool) -> Any:
         """Return the output, tied to its node again where what follows is recorded, else its array.
 
         Raises:
             AutogradError: if it was changed in place since.
         """
         if self.counter[0] != self.version:
-            raise _changed(self.array, (node, self.index), self.counter[0], self.version)
+            edge = None if node is None else (node, self.index)
+            raise _changed(self.array, edge, self.counter[0], self.version)
         if not recorded:
             return self.array
         t = _Late.wrap(self.array)
         t._counter = self.counter
-        if is_float(t.dtype):
-            t.requires_grad, t._edge = True, (node, self.index)
-        return t
+        return self.tied(t, node)
+
+    def tied(self, tensor: Tensor, node: Node | None) -> Tensor:
+        """Return a Tensor of the output's array as the output of its node."""
+        if node is not None and is_float(tensor.dtype):
+            tensor.requires_grad, tensor._edge = True, (node, self.index)
+        return tensor
 
 
 def _changed(array: Any, edge: Edge | None, found: int, wanted: int) -> AutogradError:
@@ -168,6 +173,7 @@ class Node:
         self.inputs = tuple([a._grad_edge() if getattr(a, "requires_grad", False) else None for a in args])
         self.shapes = shapes = tuple([(t._array.shape, t._array.dtype) for t in outs])
         reads_args, reads_outs = _reads(op, args, attrs, self)
+        keeper = MODE.keeper
         kept: list[Any] = []
         for a, read in zip(args, reads_args):  # noqa: B905 - on every op: as long as the arguments by construction
             array = getattr(a, "_array", a)
@@ -176,7 +182,7 @@ class Node:
             elif array is a:
                 kept.append(a)
             else:
-                kept.append(Saved(a))
+                kept.append(Saved(a) if keeper is None else keeper.save(a))
                 saves = True
         self.args = tuple(kept)
         made: list[Any] = []
@@ -185,7 +191,7 @@ class Node:
             if dtype.kind == "f" or is_float(dtype):
                 t.requires_grad, t._edge = True, (self, index)
             if reads_outs[index]:
-                made.append(SavedOutput(t, index))
+                made.append(SavedOutput(t, index) if keeper is None else keeper.save_output(t, index))
                 saves = True
             else:
                 made.append(_shaped(shape, dtype))

@@ -210,8 +210,8 @@ def _step(
     args: Sequence[Any] = node.args
     ys: Sequence[Any] = node.outputs
     if node.saves:
-        args = [a.unpack(node, create_graph) if type(a) is Saved else a for a in args]
-        ys = [o.unpack(node, create_graph) if type(o) is SavedOutput else o for o in ys]
+        args = [a.unpack(node, create_graph) if isinstance(a, Saved) else a for a in args]
+        ys = [o.unpack(node, create_graph) if isinstance(o, SavedOutput) else o for o in ys]
     vjp = node.op.vjp
     assert vjp is not None
     g, y = (tuple(gs), tuple(ys)) if node.several else (gs[0], ys[0])

@@ -50,7 +50,7 @@ LAYOUT = frozenset(
 REASONS = {
     "argmax argmin nonzero non_max_suppression max_roi_places": "its results are positions",
     "less less_equal greater greater_equal equal logical_and logical_or logical_xor logical_not isnan": "truth values",
-    "bitwise_and bitwise_or bitwise_xor bitwise_not shift_left shift_right bitcast": "it works on bits",
+    "bitwise_and bitwise_or bitwise_xor bitwise_not shift_left shift_right bitcast unpack_bits": "it works on bits",
     "random_uniform random_normal bernoulli multinomial": "it draws",
     "hardmax one_hot label_encode one_hot_encode": "it is constant almost everywhere",
     "matmul_integer conv_integer requantize dynamic_quantize_linear": "its results are integers",

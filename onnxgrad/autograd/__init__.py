@@ -1,5 +1,6 @@
 """Gradients."""
 
+from ..runtime.checkpoint import recompute_loops
 from ..runtime.grad_mode import (
     enable_grad,
     inference_mode,
@@ -24,5 +25,6 @@ __all__ = [
     "inference_mode",
     "is_grad_enabled",
     "no_grad",
+    "recompute_loops",
     "set_grad_enabled",
 ]

@@ -1,7 +1,8 @@
 """PyTorch's public `utils`."""
 
-from . import data
+from . import checkpoint, data
 
 __all__ = [
+    "checkpoint",
     "data",
 ]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from onnxgrad.ops import pointwise as pw, reduce
-from onnxgrad.ops.control import if_, loop, merged, scan
+from onnxgrad.ops.control import if_, loop, scan
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import DTypeError, OpError, ShapeError
+from onnxgrad.ops.meeting import merged
 from onnxgrad.ops.types import OptionalType, SequenceType, TensorType
 from onnxgrad.runtime import tape
 from onnxgrad.runtime.execute import run_graph
