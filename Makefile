@@ -4,7 +4,7 @@ FLOORS := ops runtime importers tools
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test check format gpu clean
+.PHONY: help .venv demo test check format operators gpu clean
 
 help:  ## list the targets
 	@sed -nE 's/^([.a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,9 @@ check: .venv  ## lint, format, types
 format: .venv  ## let ruff fix what it can
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+operators: .venv  ## write docs/operators.md again, after a change of bindings
+	mkdir -p build && .venv/bin/python -m onnxgrad.tools.operators > build/operators.md && mv build/operators.md docs/operators.md
 
 gpu: .venv  ## run the tests that need a CUDA device (pip install -e '.[cuda13]' first)
 	.venv/bin/pytest -m gpu $(ARGS)

@@ -1,18 +1,21 @@
-"""Tensors made of shapes, numbers and ranges; no gradient flows through them.
+"""Tensors made of shapes, numbers and ranges; of these a range alone has a gradient.
 
 Source: ONNX Shape-25, Size-25, ConstantOfShape-25, Range-27, EyeLike-22.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from . import pointwise as pw
+from .broadcast import sum_to
 from .dims import Dim, DimLike, Shape
 from .errors import ShapeError, SymbolicError
 from .op import op
-from .types import CONTENTS_LIMIT, STRING, TensorType, is_integer
+from .types import CONTENTS_LIMIT, STRING, TensorType, is_float, is_integer
 
 
 def dtype_named(name: str) -> np.dtype[Any]:
@@ -71,6 +74,18 @@ def range_(start: TensorType, stop: TensorType, step: TensorType) -> TensorType:
     if isinstance(n, int) and n <= CONTENTS_LIMIT:
         return TensorType(start.dtype, (n,), tuple(a + i * by for i in range(n)))
     return TensorType(start.dtype, (n,))
+
+
+@range_.defvjp
+def _range_vjp(g: Any, y: Any, start: Any, stop: Any, step: Any) -> tuple[Callable[[], Any] | None, ...]:
+    if not is_float(start.dtype):
+        return None, None, None
+
+    def by_step() -> Any:
+        steps = pw.div(pw.sub(y, start), step)
+        return sum_to(pw.mul(g, steps), shape=tuple(step.shape))
+
+    return lambda: sum_to(g, shape=tuple(start.shape)), None, by_step
 
 
 def _count(span: DimLike, step: int) -> DimLike:

