@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 
 from onnxgrad.importers.onnx.model import load, load_bytes
 from onnxgrad.ops.types import MapType, TensorType
@@ -20,6 +19,7 @@ from onnxgrad.runtime.tape import grad
 from onnxgrad.runtime.tensor import Tensor
 
 from ..shared_data import find_shared
+from .double import in_double
 
 SHARED = find_shared()
 FOLDERS = sorted(p.parent for p in (SHARED / "models").glob("*/model.onnx")) if SHARED else []
@@ -134,33 +134,6 @@ GRADIENTS = [
     "cct2-32-opset20-deeploy", "dtln-1", "rl-g1-mjx", "tinyvit-demo-deeploy", "swift-f0", "gtcrn",
     "silero-vad-v4-legacy",
 ]  # fmt: skip
-
-
-def in_double(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with float64 in place of float32 everywhere, so that differences prove something."""
-
-    def visit(graph: onnx.GraphProto) -> None:
-        for t in graph.initializer:
-            widen(t)
-        for info in (*graph.input, *graph.output):
-            if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
-                info.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
-        del graph.value_info[:]
-        for node in graph.node:
-            for a in node.attribute:
-                if a.HasField("t"):
-                    widen(a.t)
-                if a.name == "to" and a.i == onnx.TensorProto.FLOAT:
-                    a.i = onnx.TensorProto.DOUBLE
-                if a.HasField("g"):
-                    visit(a.g)
-
-    def widen(t: onnx.TensorProto) -> None:
-        if t.data_type == onnx.TensorProto.FLOAT:
-            t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t).astype(np.float64), t.name))
-
-    visit(proto.graph)
-    return proto
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
