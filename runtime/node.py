@@ -228,7 +228,7 @@ def record(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
     if kernel is None and op.composition is not None:
         return op.composition(*args, **attrs)
     tensor_class = _Late.tensor_class
-    wanted = False
+    wanted, cut = False, None
     arrays: list[Any] = []
     for a in args:
         if isinstance(a, tensor_class):
@@ -244,17 +244,22 @@ def record(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         if wanted and op.vjp is None:
             if op.composition is not None:
                 return op.composition(*args, **attrs)
-            wanted = False
+            wanted, cut = False, op.name
     try:
         result = op.run(*arrays, **attrs) if kernel is None else kernel(*arrays, **attrs)
     except (ValueError, TypeError, IndexError) as error:
         raise _explained(error, op, arrays, attrs) from error
     if type(result) is tuple:
         outs = tuple([_out(r, args, arrays) for r in result])
+        if cut is not None:
+            for t in outs:
+                t._cut = cut
         if wanted and any(is_float(t._array.dtype) for t in outs):
             Node(op, tuple(args), attrs, outs, True)
         return outs
     out = _out(result, args, arrays)
+    if cut is not None:
+        out._cut = cut
     if wanted and (out._array.dtype.kind == "f" or is_float(out._array.dtype)):
         Node(op, tuple(args), attrs, (out,), False)
     return out
@@ -265,14 +270,22 @@ def _explained(error: Exception, op: Op, arrays: Sequence[Any], attrs: dict[str,
     if isinstance(error, OnnxGradError):
         return error
     types = [type_of(a) if hasattr(a, "shape") else a for a in arrays]
-    try:
-        op.infer_types(*types, **attrs)
-    except OnnxGradError as better:
-        return better
-    except Exception:  # inference was written for arguments that fit
-        pass
+    objection = _objection(op, types, attrs)
+    if objection is not None:
+        return objection
     shown = ", ".join(str(t) for t in types)
     return (ShapeError if isinstance(error, ValueError) else OpError)(f"{op.name}({shown}): {error}")
+
+
+def _objection(op: Op, types: Sequence[Any], attrs: dict[str, Any]) -> OnnxGradError | None:
+    """Return the error of type inference; it may stumble itself, for it is written for arguments that fit."""
+    try:
+        op.infer_types(*types, **attrs)
+    except OnnxGradError as error:
+        return error
+    except (ValueError, TypeError, IndexError, AttributeError):
+        return None
+    return None
 
 
 def _out(result: Any, args: Sequence[Any], arrays: Sequence[Any]) -> Tensor:

@@ -116,7 +116,8 @@ def _cotangents(roots: Sequence[Tensor], given: Any) -> list[Tensor]:
 
 def _cotangent(t: Tensor, gradient: Any, index: int) -> Tensor:
     if not t.requires_grad:
-        raise AutogradError(f"element {index} of tensors does not require grad and does not have a grad_fn")
+        why = f": {t._cut} has no gradient" if t._cut is not None else ""
+        raise AutogradError(f"element {index} of tensors does not require grad and does not have a grad_fn{why}")
     if gradient is None:
         if t.numel() != 1:
             raise AutogradError(f"grad can be implicitly created only for scalar outputs, found shape {t.shape}")

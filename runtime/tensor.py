@@ -41,6 +41,7 @@ class Tensor(Methods):
     _edge: Edge | None = None
     _accumulator: weakref.ref[AccumulateGrad] | None = None
     _counter: list[int] | None = None
+    _cut: str | None = None
     requires_grad: bool = False
     retains_grad: bool = False
     grad: Tensor | None = None

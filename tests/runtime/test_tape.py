@@ -321,3 +321,9 @@ def test_gradcheck():
     x = leaf(0.5, 2.0)
     assert autograd.gradcheck(lambda t: t.exp().log() * t, x) and autograd.gradgradcheck(lambda t: t**3, x)
     assert not autograd.gradcheck(lambda t: t * t.detach(), x, raise_exception=False)
+
+
+def test_asking_for_a_gradient_that_is_declared_not_to_exist_names_the_op():
+    x = og.tensor([1.0, 3.0, 2.0], requires_grad=True)
+    with pytest.raises(AutogradError, match="argmax has no gradient"):
+        x.argmax().backward()
