@@ -8,6 +8,7 @@ from typing import Any
 from ..ops import dims
 from ..ops.dims import Env
 from ..ops.types import ValueType
+from .autodiff import of_body
 from .checkpoint import checkpoint
 from .execute import run_graph
 from .grad_mode import MODE
@@ -41,6 +42,10 @@ class Body:
         """Return the body with symbols of the enclosing graph bound."""
         return Body(self.graph, {**self.env, **env})
 
+    def with_graph(self, graph: Graph) -> Body:
+        """Return the body with another graph in its place, as a pass made it."""
+        return Body(graph, self.env)
+
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """Run it, and return its outputs."""
         if MODE.recompute_loops and any(isinstance(a, Tensor) for a in args):
@@ -52,8 +57,6 @@ class Body:
         self, given: tuple[bool, ...], wanted: tuple[int, ...], before: Sequence[ValueType], after: Sequence[ValueType]
     ) -> Body:
         """Return the body of its gradient; see `ops.control.Body`."""
-        from .autodiff import of_body
-
         return Body(of_body(self.graph, given, wanted, before, after), self.env)
 
     def __repr__(self) -> str:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...ops.types import HALF, Array, DType, OptionalType, SequenceType, TensorType, ValueType
-from ..body import Body
 from ..graph import Graph, Value
-from .rewriting import PassResult, rebuild
+from .rewriting import PassResult, has_graph, rebuild
 
 WIDEN: Mapping[DType, DType] = {half: np.dtype(np.float32) for half in HALF}
 
@@ -49,7 +48,7 @@ def _has(graph: Graph, dtypes: Mapping[DType, DType]) -> bool:
     values = [*graph.values(), *(v for n in graph.nodes for v in n.inputs())]
     if any(converted_type(v.type, dtypes) is not v.type for v in values):
         return True
-    return any(isinstance(a, Body) and _has(a.graph, dtypes) for n in graph.nodes for a in n.attrs.values())
+    return any(has_graph(a) and _has(a.graph, dtypes) for n in graph.nodes for a in n.attrs.values())
 
 
 def _converted(graph: Graph, dtypes: Mapping[DType, DType], move: Callable[[Array], Array]) -> Graph:

@@ -9,9 +9,8 @@ from typing import Any
 
 from ...ops.errors import AutogradError, SymbolicError
 from ...ops.types import TensorType
-from ..body import Body
 from ..graph import Graph, Node
-from .rewriting import PassResult, rebuild
+from .rewriting import PassResult, has_graph, rebuild
 
 
 def expand_compositions(graph: Graph) -> PassResult:
@@ -40,7 +39,7 @@ def expand_compositions(graph: Graph) -> PassResult:
 def _expands(node: Node) -> bool:
     if node.op.vjp is not None or node.op.composition is None:
         return False
-    if any(isinstance(a, Body) for a in node.attrs.values()):
+    if any(map(has_graph, node.attrs.values())):
         return False
     return all(isinstance(v.type, TensorType) for v in (*node.inputs(), *node.outputs))
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ...ops.errors import InvalidGraphError
-from ..body import Body
 from ..graph import Graph, Node, Value
 
 
@@ -46,6 +45,11 @@ def run_passes(graph: Graph, passes: Sequence[Pass], *, stop_after: int | None =
             raise InvalidGraphError(f"after pass {done.__name__}: {error}") from error
         graph, changed = result.graph, changed + result.changed
     return PassResult(graph, changed)
+
+
+def has_graph(attribute: Any) -> bool:
+    """Whether an attribute is a body of control flow with a graph that passes can rewrite."""
+    return hasattr(attribute, "with_graph")
 
 
 Rewrite: TypeAlias = Callable[[Node, tuple[Any, ...], Graph], tuple[Any, ...] | None]
@@ -92,7 +96,7 @@ def rebuild(
         return [place(v) for v in a] if isinstance(a, list) else a
 
     def attribute(a: Any) -> Any:
-        return Body(bodies(a.graph), a.env) if bodies is not None and isinstance(a, Body) else a
+        return a.with_graph(bodies(a.graph)) if bodies is not None and has_graph(a) else a
 
     with new.building():
         for node in graph.nodes:
