@@ -28,6 +28,8 @@ Written by `python -m onnxgrad.tools.operators > docs/operators.md`; a test keep
 Every operator runs on NumPy arrays (CPU) and on CuPy arrays (CUDA) through the same kernels. The columns:
 
 - **versions**: the since-versions that are bound; each is compared with another implementation in `tests/importers`.
+- **types**: element types of the first input, as the newest of these versions allows them; each number type is run by
+  `tests/importers/test_types.py`. float16 and bfloat16 compute in float32.
 - **ops**: what it is made of, all cases of all versions together.
 - **gradient**: `order n` is the highest derivative that the op table checks against central differences, for the least
   checked of the ops (a lower one has no derivative beyond); `none` is declared, with the reason: asking for it is an
@@ -152,6 +154,16 @@ def _differentiable(name: str, orders: Mapping[str, int]) -> bool:
     return not declared and not none and (op.vjp is not None or op.composition is not None)
 
 
+def kinds_of(domain: str, op_type: str, version: int) -> str:
+    """Return the element types of an operator's first input, whole families by their name."""
+    schemas: Any = importlib.import_module("..importers.onnx.schemas", __package__)
+    found = list(schemas.element_types(domain, op_type, version))
+    for name, family in (("integers", schemas.INTEGERS), ("floats", schemas.FLOATS)):
+        if set(family) <= set(found):
+            found = [name, *(t for t in found if t not in family)]
+    return ", ".join(found) or "-"
+
+
 def page(orders: Mapping[str, int]) -> str:
     """Return the page.
 
@@ -165,7 +177,11 @@ def page(orders: Mapping[str, int]) -> str:
     total = sum(map(len, by_operator.values()))
     lines.append(f"{len(by_operator)} operators, {total} versions.")
     for domain in sorted({d for d, _ in by_operator}):
-        lines += [f"\n## {domain or 'ai.onnx'}\n", "| operator | versions | ops | gradient |", "|---|---|---|---|"]
+        lines += [
+            f"\n## {domain or 'ai.onnx'}\n",
+            "| operator | versions | types | ops | gradient |",
+            "|---|---|---|---|---|",
+        ]
         for d, op_type in sorted(by_operator):
             if d != domain:
                 continue
@@ -174,7 +190,8 @@ def page(orders: Mapping[str, int]) -> str:
             said = SPECIAL.get(op_type) or gradient(names, orders)
             shown = ", ".join(sorted(names - BESIDE - LAYOUT) or sorted(names)) or "-"
             numbers = " ".join(map(str, sorted(versions)))
-            lines.append(f"| {op_type} | {numbers} | {shown} | {said} |")
+            types = kinds_of(d, op_type, max(versions))
+            lines.append(f"| {op_type} | {numbers} | {types} | {shown} | {said} |")
     return "\n".join(lines) + "\n"
 
 

@@ -60,3 +60,24 @@ def _function(domain: str, op_type: str, opset: int) -> onnx.FunctionProto | Non
     function.CopyFrom(schema.function_body)
     function.attribute_proto.extend(a.default_value for a in schema.attributes.values() if a.default_value.type)
     return function
+
+
+FLOATS = ("float16", "bfloat16", "float", "double")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+def element_types(domain: str, op_type: str, version: int) -> tuple[str, ...]:
+    """Return the element types that the standard allows for an operator's first input; none where it says nothing."""
+    from onnx import defs
+
+    try:
+        schema = defs.get_schema(op_type, version, domain)
+    except defs.SchemaError:
+        return ()
+    if not schema.inputs:
+        return ()
+    first = schema.inputs[0].type_str
+    allowed = {c.type_param_str: list(c.allowed_type_strs) for c in schema.type_constraints}.get(first, [first])
+    found = {t.removeprefix("tensor(").removesuffix(")") for t in allowed if t.startswith("tensor(")}
+    known = [t for t in (*FLOATS, *INTEGERS) if t in found]
+    return (*known, *sorted(found - set(known)))
