@@ -1,9 +1,9 @@
-"""What an importer hands over, and how it is asked for it again: the seam between a Model and its file."""
+"""What an importer hands over: the seam between a Model and its file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -32,14 +32,6 @@ class ValueInfo:
     def __str__(self) -> str:
         """Return `name: type`."""
         return f"{self.name}: {self.type}"
-
-
-class Source(Protocol):
-    """Where a model came from, and how it goes back there."""
-
-    def rebuild(self, arrays: dict[str, Array]) -> Built:
-        """Translate the file again with these tensors in place of its own, and keep them for saving."""
-        ...
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -110,7 +109,6 @@ class Translator:
         }
         self.batch: Dim | None = None
         self.root = Graph(self.model.graph.name or "main")
-        self.unsupported: Counter[str] = Counter()
 
     def run(self) -> Imported:
         """Translate the main graph.

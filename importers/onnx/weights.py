@@ -10,7 +10,7 @@ one writes the module's tensors as initializers, under their names, and its own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -78,13 +78,6 @@ class _Scope:
     uses: dict[str, list[_Use]] = field(default_factory=dict)
     made_by: dict[str, onnx.NodeProto] = field(default_factory=dict)
     inputs: frozenset[str] = frozenset()
-    exits: dict[str, list[_Exit]] = field(default_factory=dict)
-
-
-@dataclass
-class _Exit:
-    name: str
-    scope: _Scope
 
 
 class Roles:
@@ -93,8 +86,6 @@ class Roles:
     def __init__(self, model: onnx.ModelProto) -> None:
         """Index who reads what, in subgraphs and model-local functions too."""
         self._functions = {(f.domain, f.name): f for f in model.functions}
-        self._constant: set[tuple[int, str]] = set()
-        self._depth = 0
         initializers = {t.name for t in model.graph.initializer}
         self._said = {v.name: p.value for v in model.graph.value_info for p in v.metadata_props if p.key == SAID}
         self._named_by_module = _named_by_module(model)
@@ -263,6 +254,3 @@ def _named_by_module(model: onnx.ModelProto) -> frozenset[str]:
         return frozenset()
     names = (t.name for t in model.graph.initializer)
     return frozenset(n for n in names if not (n.startswith(("onnx::", "/")) or n.isdigit()))
-
-
-RoleOf = Callable[[str, Array], Role]
