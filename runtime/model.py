@@ -292,7 +292,7 @@ class Model(Module):
             return execute(plan_of(graph), feeds, **how)
         except OnnxGradError as error:
             batch = next((f.shape[0] for f in feeds if getattr(f, "ndim", 0) >= 2), 1)
-            if self._built.batch_was_fixed and batch != 1:
+            if self._built.batch_was_fixed and batch > 1:
                 raise InputError(
                     f"{error}\nThe file fixes a batch size of 1 and this was called with {batch}: the layer "
                     "above keeps the 1 in its constants. Call it with one example at a time, or export it "

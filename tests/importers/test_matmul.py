@@ -61,6 +61,8 @@ def test_gemm_with_the_broadcast_attribute(opset: int) -> None:
         ("i,i->", [(3,), (3,)]),
         ("bhwc,hkc->bhwk", [(2, 3, 4, 5), (3, 6, 5)]),
         ("ij, jk, kl -> il", [(2, 3), (3, 4), (4, 5)]),
+        ("ij,jk->ik", [(0, 2), (2, 3)]),
+        ("ij,jk->ik", [(2, 0), (0, 3)]),
     ],
 )
 def test_einsum(equation: str, shapes: list[tuple[int, ...]]) -> None:

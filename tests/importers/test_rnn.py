@@ -125,3 +125,14 @@ def test_dynamic_quantize_lstm(ways, signed, scales):
     for f, w in zip(run_node("DynamicQuantizeLSTM", args, **how), ort_node("DynamicQuantizeLSTM", args, **how),
                     strict=True):  # fmt: skip
         np.testing.assert_allclose(f, w, atol=2e-6)
+
+
+@pytest.mark.parametrize(("op", "gates", "outputs"), [("LSTM", 4, 3), ("GRU", 3, 2), ("RNN", 1, 2)])
+def test_a_sequence_of_no_steps_keeps_the_initial_state(op, gates, outputs):
+    w, r = np.ones((1, gates * 4, 3), np.float32), np.ones((1, gates * 4, 4), np.float32)
+    h0 = np.arange(8, dtype=np.float32).reshape(1, 2, 4)
+    y, last, *_ = run_node(
+        op, [np.zeros((0, 2, 3), np.float32), w, r, None, None, h0], opset=14, n_out=outputs, hidden_size=4
+    )
+    assert y.shape == (0, 1, 2, 4)
+    np.testing.assert_array_equal(last, h0)

@@ -54,7 +54,7 @@ def _pair(a: Array, la: str, b: Array, lb: str, kept: set[str]) -> tuple[Array, 
     inner = "".join(c for c in la if c in lb and c not in kept)
     left = "".join(c for c in la if c not in lb)
     right = "".join(c for c in lb if c not in la)
-    size = {**size_b, **{c: max(n, size_b.get(c, 1)) for c, n in size_a.items()}}
+    size = {**size_b, **{c: size_b.get(c, 1) if n == 1 else n for c, n in size_a.items()}}
 
     def count(labels: str) -> int:
         return math.prod(size[c] for c in labels)

@@ -61,16 +61,16 @@ class _Steps:
 
     def project(self, w: Array, bias: Array | None) -> Array:
         """Return x W^T + bias for all steps, (T, B, G)."""
-        out = self.x.reshape(-1, self.x.shape[2]) @ w.T
+        out = self.x.reshape(self.steps * self.batch, self.x.shape[2]) @ w.T
         if bias is not None:
             out += bias
-        return out.reshape(self.steps, self.batch, -1)
+        return out.reshape(self.steps, self.batch, w.shape[0])
 
     def _turned(self, x: Array) -> Array:
         if self.lengths is None:
             return x[::-1]
         rows = flipped(self.lengths, self.steps, self.batch)
-        return x.reshape(self.steps * self.batch, -1)[rows].reshape(x.shape)
+        return x.reshape(self.steps * self.batch, *x.shape[2:])[rows].reshape(x.shape)
 
     def run(self, d: int, projected: Array, states: tuple[Array, ...], step: Callable[..., tuple[Array, ...]]) -> None:
         """Run one direction over time, and keep its steps and last states."""
