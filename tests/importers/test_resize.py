@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxgrad.ops.errors import ShapeError
+
 from .free_node import agree, normal
 from .one_node import run_node
 
@@ -124,3 +126,9 @@ def test_before_coordinates_had_modes(mode: str, scales: list[float]) -> None:
 def test_first_upsample() -> None:
     (y,) = run_node("Upsample", [X], opset=1, mode="nearest", height_scale=2.0, width_scale=3.0)
     np.testing.assert_array_equal(y, X.repeat(2, 2).repeat(3, 3))
+
+
+def test_a_result_larger_than_the_budget_is_refused_before_it_is_allocated():
+    huge = np.array([1, 1, 1e5, 1e5], np.float32)
+    with pytest.raises(ShapeError, match=r"Resize-13 'node'.*more than the 16 GiB"):
+        run_node("Resize", [np.ones((1, 1, 100, 100), np.float32), None, huge], opset=13, mode="nearest")

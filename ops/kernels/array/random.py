@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...budget import check_size
 from ...errors import OpError
 from ...op import namespace
 from ...random import bernoulli, fold_key, multinomial, random_normal, random_uniform
@@ -16,7 +17,9 @@ def generator(key: Array) -> np.random.Generator:
 
 
 def _sizes(shape: Array) -> tuple[int, ...]:
-    return tuple(int(n) for n in shape.tolist())
+    sizes = tuple(int(n) for n in shape.tolist())
+    check_size("random", sizes, 8)
+    return sizes
 
 
 def _precision(dtype: str) -> type[np.floating]:

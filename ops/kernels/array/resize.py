@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...budget import check_size
 from ...dims import Shape
 from ...op import namespace
 from ...resize import Factors, Interpolation, fitted, resize, resize_grad
@@ -174,6 +175,8 @@ def _resize(
         factors = (factor,) * len(axes)
     y, seen = x, xp.ones((1,) * x.ndim, bool)
     keys = _keys(scales, roi, axes, how, old, size, factors)
+    changed = {axis: key[2] for axis, key in keys}
+    check_size("resize", tuple(changed.get(a, n) for a, n in enumerate(x.shape)), x.dtype.itemsize)
     # Axes that shrink go first, then inner ones: the rest have less to do.
     for axis, key in sorted(keys, key=lambda k: (k[1][2] / max(1, k[1][1]), -k[0])):
         indices, weights, inside = _reads(*key)
