@@ -49,6 +49,7 @@ class Op:
         self.name = name
         self.infer = infer
         self.symbolic = symbolic
+        self.several = str(infer.__annotations__.get("return", "")).startswith(("tuple", "Types"))
         self.fixed_dtype = np.dtype(dtype) if dtype else None
         self.kernels: dict[str, list[tuple[When | None, Kernel]]] = {}
         self.array_kernel: Kernel | None = None
@@ -138,11 +139,14 @@ class Op:
         Where inference needs a rank or size that only run time knows, the result is a tensor of unknown rank.
 
         Raises:
+            SymbolicError: if an op of several outputs needs such a rank: not even their number may be known.
             ShapeError: if a size is negative, or a result larger than `budget.BYTES`.
         """
         try:
             out = self.infer(*types, **attrs)
         except SymbolicError:
+            if self.several:
+                raise
             return TensorType(self._dtype(types, attrs), None)
         for t in out if type(out) is tuple else (out,):
             if type(t) is TensorType and t.known_shape is not None:
