@@ -171,9 +171,18 @@ def _rms_norm_vjp(g: Any, y: Any, x: Any, scale: Any, *, axis: int, epsilon: flo
 
 @op()
 def batch_norm(
-    x: TensorType, scale: TensorType, bias: TensorType, mean: TensorType, var: TensorType, *, epsilon: float
+    x: TensorType,
+    scale: TensorType,
+    bias: TensorType,
+    mean: TensorType,
+    var: TensorType,
+    *,
+    epsilon: float,
+    momentum: float = 0.9,
 ) -> TensorType:
     """Return scale (x - mean) / sqrt(var + epsilon) + bias, channel by channel, with given statistics.
+
+    `momentum` says how running statistics move where training puts `batch_norm_train` in its place.
 
     Shapes: (N, C, *S), four of (C,) -> (N, C, *S).
 
@@ -185,7 +194,9 @@ def batch_norm(
 
 
 @batch_norm.defvjp
-def _batch_norm_vjp(g: Any, y: Any, x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, epsilon: float) -> Entries:
+def _batch_norm_vjp(
+    g: Any, y: Any, x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, epsilon: float, momentum: float = 0.9
+) -> Entries:
     ndim = len(x.shape)
     axes = (0, *_spatial(ndim))
 

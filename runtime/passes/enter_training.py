@@ -26,8 +26,7 @@ def enter_training(graph: Graph) -> PassResult:
             mean, var = args[3], args[4]
             if not (_is_state(mean) and _is_state(var)):
                 return None
-            momentum = float(node.source.attr("momentum", 0.9)) if node.source is not None else 0.9
-            y, new_mean, new_var = normalize.batch_norm_train(*args, momentum=momentum, **node.attrs)
+            y, new_mean, new_var = normalize.batch_norm_train(*args, **{"momentum": 0.9, **node.attrs})
             updates[mean.name], updates[var.name] = new_mean, new_var
             changed += 1
             return (y,)

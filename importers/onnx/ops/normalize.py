@@ -48,7 +48,7 @@ def batch_norm_by_outputs(node: NodeView, x: Any, scale: Any, bias: Any, mean: A
         r = pw.reciprocal(pw.sqrt(pw.add(var, epsilon)))
         return pw.add(pw.mul(pw.mul(pw.sub(x, mean), r), scale), bias)
     if not trains:
-        return _batch_norm(x, scale, bias, mean, var, epsilon)
+        return _batch_norm(x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum)
     y, mean, var = norm.batch_norm_train(x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum)
     if not any(node.outputs[3:]):
         return y, mean, var
@@ -63,13 +63,13 @@ def batch_norm(node: NodeView, x: Any, scale: Any, bias: Any, mean: Any, var: An
     epsilon, momentum = node.attr("epsilon", 1e-5), node.attr("momentum", 0.9)
     if node.attr("training_mode", 0):
         return norm.batch_norm_train(x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum)
-    return _batch_norm(x, scale, bias, mean, var, epsilon)
+    return _batch_norm(x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum)
 
 
-def _batch_norm(x: Any, scale: Any, bias: Any, mean: Any, var: Any, epsilon: float) -> Any:
+def _batch_norm(x: Any, scale: Any, bias: Any, mean: Any, var: Any, **attrs: float) -> Any:
     if x.ndim > 1:
-        return norm.batch_norm(x, scale, bias, mean, var, epsilon=epsilon)
-    y = norm.batch_norm(layout.unsqueeze(x, axes=(1,)), scale, bias, mean, var, epsilon=epsilon)
+        return norm.batch_norm(x, scale, bias, mean, var, **attrs)
+    y = norm.batch_norm(layout.unsqueeze(x, axes=(1,)), scale, bias, mean, var, **attrs)
     return layout.squeeze(y, axes=(1,))
 
 

@@ -119,7 +119,9 @@ def _group_norm(x: Array, scale: Array, bias: Array, *, groups: int, epsilon: fl
 
 
 @batch_norm.kernel("array")
-def _batch_norm(x: Array, scale: Array, bias: Array, mean: Array, var: Array, *, epsilon: float) -> Array:
+def _batch_norm(
+    x: Array, scale: Array, bias: Array, mean: Array, var: Array, *, epsilon: float, momentum: float = 0.9
+) -> Array:
     xp = namespace(x)
     with np.errstate(all="ignore"):
         slope = scale / xp.sqrt(var + var.dtype.type(epsilon))
