@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...ops.dims import Dim
 from ...ops.errors import OnnxGradError, UnsupportedError
 from ...ops.types import Array, TensorType, ValueType
 from ...runtime.batch import mixing_node
@@ -18,7 +17,7 @@ from ...runtime.passes.pipelines import PORTABLE
 from ...runtime.passes.rewriting import run_passes
 from .read import Weights
 from .tensors import dtype_of
-from .translate import BATCH, Imported, Translator
+from .translate import Imported, Translator
 from .types import value_type
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ class OnnxSource:
             except OnnxGradError:
                 raise error from None
             return self._finish(imported, fixed=str(error))
-        mixing = mixing_node(imported.graph, Dim.symbol(BATCH))
+        mixing = None if imported.batch is None else mixing_node(imported.graph, imported.batch)
         if mixing is None:
             return self._finish(imported)
         imported = Translator(self.weights, free_batch=False, replaced=self.replaced).run()
@@ -142,7 +141,7 @@ class OnnxSource:
                     shape = said.known_shape if type_.known_shape is None else type_.known_shape
                     type_ = TensorType(said.dtype, shape)
             outputs.append(ValueInfo(proto.name, type_))
-        freed = any(isinstance(d, Dim) and d.name == BATCH for v in graph.inputs for d in _shape(v.type))
+        freed = imported.batch is not None
         batch = f"fixed at 1: {fixed}" if fixed else ("dynamic: the file fixes 1" if freed else "as in the file")
         return Built(
             graph, imported.arrays, imported.roles, inputs, tuple(outputs), batch,
@@ -155,7 +154,3 @@ def _declared(known: ValueType, said: ValueType) -> ValueType:
     if isinstance(known, TensorType) and isinstance(said, TensorType):
         return TensorType(said.dtype, known.known_shape)
     return known
-
-
-def _shape(t: Any) -> tuple[Any, ...]:
-    return (t.known_shape or ()) if isinstance(t, TensorType) else ()

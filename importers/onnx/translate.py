@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ...ops.dims import Dim
+from ...ops.dims import Dim, symbols_in
 from ...ops.errors import (
     InvalidGraphError,
     LoadError,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 assert _bindings
 
-BATCH = "batch"
 DEPTH_LIMIT = 64
 """Nesting of subgraphs and functions beyond which a file is refused."""
 
@@ -76,12 +75,14 @@ class Imported:
         arrays: the data of parameters, buffers and constants by name.
         places: the TensorProto that each of them came from.
         roles: what each tensor of the file is.
+        batch: the symbol that stands for leading input sizes of 1, if it does.
     """
 
     graph: Graph
     arrays: dict[str, Array]
     places: dict[str, Any]
     roles: dict[str, Role]
+    batch: Dim | None
 
 
 class Translator:
@@ -89,7 +90,7 @@ class Translator:
 
     Args:
         weights: the model as it was read.
-        free_batch: treat a leading input size of 1 as the symbol `batch`.
+        free_batch: treat a leading input size of 1 as the symbol `batch`, where no input has a symbol there already.
         replaced: arrays to use instead of the file's, by tensor name.
     """
 
@@ -124,15 +125,16 @@ class Translator:
         proto = self.model.graph
         with self.root.building():
             initializers = {t.name for t in proto.initializer} | {t.values.name for t in proto.sparse_initializer}
-            for info in proto.input:
-                if info.name not in initializers:
-                    if info.name in scope.values:
-                        raise InvalidGraphError(f"two graph inputs are named {info.name!r}")
-                    scope.values[info.name] = self.root.input(info.name, self._input_type(info))
+            infos = [info for info in proto.input if info.name not in initializers]
+            types = [value_type(info.type, info.name) for info in infos]
+            for info, type_ in zip(infos, self._freed(types) if self.free_batch else types, strict=True):
+                if info.name in scope.values:
+                    raise InvalidGraphError(f"two graph inputs are named {info.name!r}")
+                scope.values[info.name] = self.root.input(info.name, type_)
             self._graph(proto, scope)
             self.root.outputs = [scope.find(o.name) for o in proto.output]
         self.root.verify()
-        return Imported(self.root, self.arrays, self.places, self.found_roles)
+        return Imported(self.root, self.arrays, self.places, self.found_roles, self.batch)
 
     def _graph(self, proto: onnx.GraphProto, scope: Scope) -> None:
         seen: set[str] = set()
@@ -328,18 +330,22 @@ class Translator:
                 given.name = a.name
         return out
 
-    def _input_type(self, info: onnx.ValueInfoProto) -> ValueType:
-        type_ = value_type(info.type, info.name)
-        if (
-            self.free_batch
-            and isinstance(type_, TensorType)
-            and type_.known_shape is not None
-            and len(type_.known_shape) >= 2
-            and type_.known_shape[0] == 1
-        ):
-            self.batch = Dim.symbol(BATCH)
-            return TensorType(type_.dtype, (self.batch, *type_.known_shape[1:]))
-        return type_
+    def _freed(self, types: list[ValueType]) -> list[ValueType]:
+        """Return input types with a symbol for leading sizes of 1; as they are where an input has a symbol there."""
+        shapes = [t.known_shape or () for t in types if isinstance(t, TensorType)]
+        if any(shape and isinstance(shape[0], Dim) for shape in shapes):
+            return types
+        taken = set(symbols_in(tuple(shapes)))
+        symbol = Dim.symbol(next((n for n in ("batch", "batch_size") if n not in taken), "batch of one"))
+
+        def one(t: ValueType) -> ValueType:
+            shape = t.known_shape if isinstance(t, TensorType) else None
+            if not isinstance(t, TensorType) or shape is None or len(shape) < 2 or shape[0] != 1:
+                return t
+            self.batch = symbol
+            return TensorType(t.dtype, (symbol, *shape[1:]))
+
+        return [one(t) for t in types]
 
     def _refuse_unsupported(self, opsets: dict[str, int]) -> None:
         """Name every operator that has no binding, at once, with its version and where it stands."""

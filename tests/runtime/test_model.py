@@ -241,6 +241,16 @@ def test_batch_of_one_that_cannot_be_made_dynamic_is_explained() -> None:
         m(x)
 
 
+def test_a_file_with_a_batch_symbol_keeps_its_sizes_of_one() -> None:
+    m = loaded(model([NODE("Add", ["x", "table"], ["y"])], {"x": ["batch", 3], "table": [1, 3]}, {"y": None}))
+    x, table = np.ones((4, 3), np.float32), np.full((1, 3), 2, np.float32)
+    np.testing.assert_array_equal(m(x, table).numpy(), x + table)
+    assert m.report().batch == "as in the file"
+    mixed = loaded(model([NODE("ReduceMean", ["x"], ["y"], keepdims=0)], {"x": ["batch", 3]}, {"y": None}))
+    assert mixed(x).item() == 1
+    assert mixed.report().batch == "as in the file"
+
+
 @pytest.mark.parametrize(
     ("node", "tensors"),
     [
