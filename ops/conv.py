@@ -45,9 +45,14 @@ def conv_input_grad(g: TensorType, w: TensorType, *, win: Window, size: Shape) -
     """Return the adjoint of `conv` in x: the transposed convolution.
 
     Shapes: (N, F, *O), (F, C/G, *K) -> (N, C, *size).
+
+    Raises:
+        ShapeError: if channels do not fit.
     """
     if isinstance(g.shape[1], int) and isinstance(w.shape[0], int) and g.shape[1] != w.shape[0]:
         raise ShapeError(f"conv_input_grad: g has {g.shape[1]} channels, w wants {w.shape[0]}")
+    if isinstance(w.shape[0], int) and w.shape[0] % win.group:
+        raise ShapeError(f"conv_input_grad: {w.shape[0]} channels do not split into {win.group} groups")
     return TensorType(g.dtype, (g.shape[0], w.shape[1] * win.group, *size))
 
 

@@ -142,6 +142,8 @@ class Dim:
 
     def __mul__(self, other: Any) -> DimLike:
         """Product."""
+        if type(other) is int and other:
+            return self if other == 1 else Dim([(m, c * other) for m, c in self.terms])
         if not isinstance(other, int | Dim):
             return NotImplemented
         return _make((tuple(sorted(m + n, key=str)), c * d) for m, c in self.terms for n, d in _terms(other))
@@ -238,8 +240,8 @@ def _make(terms: Iterable[tuple[Monomial, int]]) -> DimLike:
     kept = [(m, c) for m, c in total.items() if c]
     if not kept:
         return 0
-    if len(kept) == 1 and not kept[0][0]:
-        return kept[0][1]
+    if len(kept) == 1:
+        return Dim(kept) if kept[0][0] else kept[0][1]
     return Dim(sorted(kept, key=lambda t: (not t[0], str(t[0]))))
 
 
@@ -321,13 +323,19 @@ def evaluate(d: DimLike, env: Env) -> int:
     return d.evaluate(env) if isinstance(d, Dim) else int(d)
 
 
+_WITHOUT_SYMBOLS = frozenset({int, float, bool, str, type(None)})
+
+
 def symbols_in(value: Any) -> Iterator[str]:
     """Yield the symbols in a dimension, or in an attribute made of tuples, dataclasses and bodies."""
+    if type(value) in _WITHOUT_SYMBOLS:
+        return
     if isinstance(value, Dim):
         yield from value.symbols()
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from symbols_in(item)
+            if type(item) not in _WITHOUT_SYMBOLS:
+                yield from symbols_in(item)
     elif hasattr(value, "free_symbols"):
         yield from value.free_symbols()
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):

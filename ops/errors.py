@@ -73,6 +73,10 @@ class ShapeError(OpError):
     """Shapes do not fit together."""
 
 
+class AssumptionError(ShapeError):
+    """These sizes are not related as a compiled program assumes; the array kernels run them, or say what is wrong."""
+
+
 class DTypeError(OpError):
     """An element type is not one that the op takes."""
 
@@ -91,6 +95,10 @@ class InputError(OnnxGradError, ValueError):
 
 class AutogradError(OnnxGradError, RuntimeError):
     """A gradient was asked for that cannot be computed."""
+
+
+class TraceError(OnnxGradError, RuntimeError):
+    """Python code cannot become a graph: what it does hangs on values that only running brings, or leaves no trace."""
 
 
 class TrainingError(OnnxGradError, RuntimeError):

@@ -229,6 +229,16 @@ def substitute(e: Expr, values: dict[str, Expr]) -> Expr:
 
 def variables(e: Expr) -> set[str]:
     """Return the names of the variables that an expression reads."""
-    if isinstance(e, Var):
-        return {e.name}
-    return set().union(*(variables(a) for a in e.args)) if isinstance(e, Call) else set()
+    found: set[str] = set()
+    seen: set[int] = set()
+    waiting = [e]
+    while waiting:
+        n = waiting.pop()
+        if id(n) in seen:
+            continue
+        seen.add(id(n))
+        if isinstance(n, Var):
+            found.add(n.name)
+        elif isinstance(n, Call):
+            waiting.extend(n.args)
+    return found

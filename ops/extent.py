@@ -31,7 +31,7 @@ def _reaches(a: DimLike, b: DimLike) -> bool | None:
     return True if low is not None and low >= 0 else False if high is not None and high > 0 else None
 
 
-def _bound(i: DimLike, n: DimLike, low: int) -> DimLike | None:
+def bound(i: DimLike, n: DimLike, low: int) -> DimLike | None:
     """Return a slice bound counted from the front and kept in [low, n + low], None where run time decides."""
     if isinstance(i, int) and abs(i) >= UNBOUNDED:
         return n + low if i > 0 else low
@@ -54,7 +54,7 @@ def extent(n: DimLike, start: DimLike, stop: DimLike, step: DimLike) -> DimLike 
     if isinstance(n, int) and isinstance(start, int) and isinstance(stop, int):
         return len(range(n)[start:stop:step])
     low = 0 if step > 0 else -1
-    first, last = _bound(start, n, low), _bound(stop, n, low)
+    first, last = bound(start, n, low), bound(stop, n, low)
     if first is None or last is None:
         return None
     span = last - first if step > 0 else first - last

@@ -368,7 +368,13 @@ def _expand_vjp(g: Any, y: Any, x: Any, *, shape: Shape) -> Entries:
 
 @op(symbolic=True)
 def trilu(x: TensorType, *, upper: bool, k: DimLike = 0) -> TensorType:
-    """Keep the last two axes on and above (else on and below) the k-th diagonal; zeros elsewhere."""
+    """Keep the last two axes on and above (else on and below) the k-th diagonal; zeros elsewhere.
+
+    Raises:
+        ShapeError: if there are fewer than two axes.
+    """
+    if x.known_shape is not None and len(x.known_shape) < 2:
+        raise ShapeError(f"trilu: wants two axes or more, found {show(x.known_shape)}")
     return TensorType(x.dtype, x.known_shape)
 
 

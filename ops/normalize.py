@@ -11,8 +11,11 @@ Zhang & Sennrich 2019.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from . import cumulative, layout, pointwise as pw, reduce as red
 from .dims import DimLike, show
@@ -34,13 +37,23 @@ def softmax(x: TensorType, *, axis: int) -> TensorType:
     return TensorType(x.dtype, x.shape)
 
 
+@op()
+def softmax_grad(g: TensorType, y: TensorType, *, axis: int) -> TensorType:
+    """Return the gradient of `softmax` in x, of its result y: (g - sum(g y)) y.
+
+    Shapes: any, the same for both -> that.
+    """
+    return TensorType(y.dtype, y.shape)
+
+
+@softmax_grad.compose
+def _softmax_grad(g: Any, y: Any, *, axis: int) -> Any:
+    return pw.mul(pw.sub(g, red.sum_(pw.mul(g, y), axes=(axis,), keepdims=True)), y)
+
+
 @softmax.defvjp
 def _softmax_vjp(g: Any, y: Any, x: Any, *, axis: int) -> Entries:
-    def gradient() -> Any:
-        inner = red.sum_(pw.mul(g, y), axes=(axis,), keepdims=True)
-        return pw.mul(pw.sub(g, inner), y)
-
-    return (gradient,)
+    return (lambda: softmax_grad(g, y, axis=axis),)
 
 
 @op()
@@ -53,9 +66,23 @@ def log_softmax(x: TensorType, *, axis: int) -> TensorType:
     return TensorType(x.dtype, x.shape)
 
 
+@op()
+def log_softmax_grad(g: TensorType, y: TensorType, *, axis: int) -> TensorType:
+    """Return the gradient of `log_softmax` in x, of its result y: g - e^y sum(g).
+
+    Shapes: any, the same for both -> that.
+    """
+    return TensorType(y.dtype, y.shape)
+
+
+@log_softmax_grad.compose
+def _log_softmax_grad(g: Any, y: Any, *, axis: int) -> Any:
+    return pw.sub(g, pw.mul(pw.exp(y), red.sum_(g, axes=(axis,), keepdims=True)))
+
+
 @log_softmax.defvjp
 def _log_softmax_vjp(g: Any, y: Any, x: Any, *, axis: int) -> Entries:
-    return (lambda: pw.sub(g, pw.mul(pw.exp(y), red.sum_(g, axes=(axis,), keepdims=True))),)
+    return (lambda: log_softmax_grad(g, y, axis=axis),)
 
 
 @op()
@@ -140,8 +167,45 @@ def layer_norm(
     return TensorType(x.dtype, x.shape)
 
 
+@op()
+def layer_norm_grad(
+    g: TensorType, x: TensorType, scale: TensorType, *, axis: int, epsilon: float
+) -> tuple[TensorType, TensorType, TensorType]:
+    """Return the gradients of `layer_norm` in x, a scale of the shape of the normalised axes, and a bias like it.
+
+    Shapes: (*B, *S), (*B, *S), (*S) -> (*B, *S), (*S), (*S).
+    """
+    return TensorType(x.dtype, x.shape), TensorType(scale.dtype, scale.shape), TensorType(scale.dtype, scale.shape)
+
+
+@layer_norm_grad.compose
+def _layer_norm_grad(g: Any, x: Any, scale: Any, *, axis: int, epsilon: float) -> tuple[Any, Any, Any]:
+    axes = _trailing(len(x.shape), axis)
+    dx = standardize_grad(pw.mul(g, scale), x, axes=axes, epsilon=epsilon)
+    dscale = pw.sum_to_like(pw.mul(g, standardize(x, axes=axes, epsilon=epsilon)), scale)
+    return _typed(dx, x), _typed(dscale, scale), _typed(pw.sum_to_like(g, scale), scale)
+
+
+def _typed(v: Any, like: Any) -> Any:
+    """Return v in the element type of another."""
+    return v if v.dtype == like.dtype else pw.cast(v, dtype=str(np.dtype(like.dtype)))
+
+
+def _normalised(x: Any, v: Any, axis: int) -> bool:
+    """Whether a scale or bias has the shape of the normalised axes."""
+    return v is None or tuple(v.shape) == tuple(x.shape[axis % len(x.shape) :])
+
+
 @layer_norm.defvjp
 def _layer_norm_vjp(g: Any, y: Any, x: Any, scale: Any, bias: Any = None, *, axis: int, epsilon: float) -> Entries:
+    if _normalised(x, scale, axis) and _normalised(x, bias, axis):
+
+        @functools.cache
+        def gradients() -> Any:
+            return layer_norm_grad(g, x, scale, axis=axis, epsilon=epsilon)
+
+        for_bias = None if bias is None else lambda: _typed(gradients()[2], bias)
+        return lambda: gradients()[0], lambda: gradients()[1], for_bias
     axes = _trailing(len(x.shape), axis)
     return (
         lambda: standardize_grad(pw.mul(g, scale), x, axes=axes, epsilon=epsilon),
@@ -160,8 +224,33 @@ def rms_norm(x: TensorType, scale: TensorType, *, axis: int, epsilon: float) -> 
     return TensorType(x.dtype, x.shape)
 
 
+@op()
+def rms_norm_grad(
+    g: TensorType, x: TensorType, scale: TensorType, *, axis: int, epsilon: float
+) -> tuple[TensorType, TensorType]:
+    """Return the gradients of `rms_norm` in x and in a scale of the shape of the normalised axes.
+
+    Shapes: (*B, *S), (*B, *S), (*S) -> (*B, *S), (*S).
+    """
+    return TensorType(x.dtype, x.shape), TensorType(scale.dtype, scale.shape)
+
+
+@rms_norm_grad.compose
+def _rms_norm_grad(g: Any, x: Any, scale: Any, *, axis: int, epsilon: float) -> tuple[Any, Any]:
+    attrs = {"axes": _trailing(len(x.shape), axis), "epsilon": epsilon, "center": False}
+    dscale = pw.sum_to_like(pw.mul(g, standardize(x, **attrs)), scale)
+    return _typed(standardize_grad(pw.mul(g, scale), x, **attrs), x), _typed(dscale, scale)
+
+
 @rms_norm.defvjp
 def _rms_norm_vjp(g: Any, y: Any, x: Any, scale: Any, *, axis: int, epsilon: float) -> Entries:
+    if _normalised(x, scale, axis):
+
+        @functools.cache
+        def gradients() -> Any:
+            return rms_norm_grad(g, x, scale, axis=axis, epsilon=epsilon)
+
+        return lambda: gradients()[0], lambda: gradients()[1]
     attrs = {"axes": _trailing(len(x.shape), axis), "epsilon": epsilon, "center": False}
     return (
         lambda: standardize_grad(pw.mul(g, scale), x, **attrs),
@@ -246,6 +335,26 @@ def batch_norm_train(
     return TensorType(x.dtype, x.shape), TensorType(mean.dtype, mean.shape), TensorType(var.dtype, var.shape)
 
 
+@op()
+def batch_norm_train_grad(
+    g: TensorType, x: TensorType, scale: TensorType, *, epsilon: float
+) -> tuple[TensorType, TensorType, TensorType]:
+    """Return the gradients of the normalised output of `batch_norm_train` in x, scale and bias.
+
+    Shapes: (N, C, *S), (N, C, *S), (C,) -> (N, C, *S), (C,), (C,).
+    """
+    return TensorType(x.dtype, x.shape), TensorType(scale.dtype, scale.shape), TensorType(scale.dtype, scale.shape)
+
+
+@batch_norm_train_grad.compose
+def _batch_norm_train_grad(g: Any, x: Any, scale: Any, *, epsilon: float) -> tuple[Any, Any, Any]:
+    ndim = len(x.shape)
+    axes = (0, *_spatial(ndim))
+    dx = standardize_grad(pw.mul(g, _per_channel(scale, ndim)), x, axes=axes, epsilon=epsilon)
+    dscale = red.sum_(pw.mul(g, standardize(x, axes=axes, epsilon=epsilon)), axes=axes)
+    return _typed(dx, x), _typed(dscale, scale), _typed(red.sum_(g, axes=axes), scale)
+
+
 @batch_norm_train.defvjp
 def _batch_norm_train_vjp(
     g: Any,
@@ -264,10 +373,14 @@ def _batch_norm_train_vjp(
     count: DimLike = red.elements(shape, axes)
     g_y, g_mean, g_var = g
 
+    @functools.cache
+    def gradients() -> Any:
+        return batch_norm_train_grad(g_y, x, scale, epsilon=epsilon)
+
     def for_x() -> Any:
         parts = []
         if g_y is not None:
-            parts.append(standardize_grad(pw.mul(g_y, _per_channel(scale, ndim)), x, axes=axes, epsilon=epsilon))
+            parts.append(gradients()[0])
         if g_mean is not None:
             even = red.divided(pw.mul(g_mean, 1 - momentum), count=count)
             parts.append(red.broadcast_to(_per_channel(even, ndim), shape=shape))
@@ -280,13 +393,10 @@ def _batch_norm_train_vjp(
             total = pw.add(total, part)
         return total
 
-    def for_scale() -> Any:
-        return red.sum_(pw.mul(g_y, standardize(x, axes=axes, epsilon=epsilon)), axes=axes)
-
     return (
         for_x,
-        None if g_y is None else for_scale,
-        None if g_y is None else lambda: red.sum_(g_y, axes=axes),
+        None if g_y is None else lambda: gradients()[1],
+        None if g_y is None else lambda: _typed(gradients()[2], bias),
         None if g_mean is None else lambda: pw.mul(g_mean, momentum),
         None if g_var is None else lambda: pw.mul(g_var, momentum),
     )

@@ -37,6 +37,14 @@ OPS: dict[str, Op] = {}
 """Every op by its name."""
 
 
+class _Eagerly(threading.local):
+    on = False
+
+
+eagerly = _Eagerly()
+"""Whether this thread's ops on plain arrays use their eager kernels: `on` is set while gradients flow back."""
+
+
 class Op:
     """A named pure function of arrays, with its type inference, kernels and gradient."""
 
@@ -53,6 +61,7 @@ class Op:
         self.fixed_dtype = np.dtype(dtype) if dtype else None
         self.kernels: dict[str, list[tuple[When | None, Kernel]]] = {}
         self.array_kernel: Kernel | None = None
+        self.eager_kernel: Kernel | None = None
         self.vjp: Vjp | None = None
         self.composition: Callable[..., Any] | None = None
         self.__doc__ = infer.__doc__
@@ -77,6 +86,8 @@ class Op:
 
     def run(self, *args: Any, **attrs: Any) -> Any:
         """Compute on plain arrays."""
+        if self.eager_kernel is not None and eagerly.on:
+            return self.eager_kernel(*args, **attrs)
         if self.array_kernel is not None:
             return self.array_kernel(*args, **attrs)
         if self.composition is not None:

@@ -230,6 +230,13 @@ sigmoid = _unary("sigmoid", e.sigmoid(x), dx=y * (1 - y), doc="1 / (1 + e^-x).")
 softplus = _unary("softplus", e.softplus(x), doc="log(1 + e^x), without overflow.")
 softsign = _unary("softsign", x / (1 + e.abs_(x)), dx=1 / ((1 + e.abs_(x)) * (1 + e.abs_(x))), doc="x / (1 + |x|).")
 relu = _unary("relu", e.maximum(x, 0), dx=e.where(y > 0, 1.0, 0.0), result="same", doc="max(x, 0); derivative 0 at 0.")
+relu6 = _unary(
+    "relu6",
+    e.minimum(e.maximum(x, 0), 6),
+    dx=e.where(y > 0, e.where(y < 6, 1.0, 0.0), 0.0),
+    result="same",
+    doc="x kept between 0 and 6; derivative 0 at both bounds.",
+)
 gelu = _unary("gelu", 0.5 * x * (1 + e.erf(0.7071067811865476 * x)), doc="x Phi(x), exact.")
 gelu_tanh = _unary(
     "gelu_tanh",

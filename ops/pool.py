@@ -1,7 +1,8 @@
 """Pooling: maxima, sums and means under a window.
 
 `max_pool` picks elements, so its derivatives of every order are `pool_scatter` and `pool_gather` at the same
-indices, each the other's adjoint. Sums and means are linear: `sum_pool`, `sum_pool_grad` are a closed family.
+indices, each the other's adjoint; `max_pool_grad` is the first, without indices. Sums and means are linear: `sum_pool`,
+`sum_pool_grad` are a closed family.
 
 Axes: N batch, C channel, K kernel, O output, S input sizes.
 Source: ONNX MaxPool-12, AveragePool-19, LpPool-18, MaxUnpool-11.
@@ -43,9 +44,18 @@ def max_pool(x: TensorType, *, kernel: Shape, win: Window) -> TensorType:
     return TensorType(x.dtype, _shape("max_pool", x, kernel, win))
 
 
+@op()
+def max_pool_grad(g: TensorType, x: TensorType, *, kernel: Shape, win: Window) -> TensorType:
+    """Return the gradient of `max_pool` in x: each element of g where its window's maximum is, the first of equals.
+
+    Shapes: (N, C, *O), (N, C, *S) -> (N, C, *S).
+    """
+    return TensorType(x.dtype, x.shape)
+
+
 @max_pool.defvjp
 def _max_pool_vjp(g: Any, y: Any, x: Any, *, kernel: Shape, win: Window) -> Entries:
-    return (lambda: pool_scatter(g, max_pool_indices(x, kernel=kernel, win=win), size=tuple(x.shape[2:])),)
+    return (lambda: max_pool_grad(g, x, kernel=kernel, win=win),)
 
 
 @op(dtype="int64")
@@ -75,6 +85,11 @@ def pool_scatter(g: TensorType, indices: TensorType, *, size: Shape) -> TensorTy
     Shapes: (N, C, *O), (N, C, *O) -> (N, C, *size).
     """
     return TensorType(g.dtype, (*g.shape[:2], *size))
+
+
+@max_pool_grad.compose
+def _max_pool_grad(g: Any, x: Any, *, kernel: Shape, win: Window) -> Any:
+    return pool_scatter(g, max_pool_indices(x, kernel=kernel, win=win), size=tuple(x.shape[2:]))
 
 
 @pool_scatter.defvjp

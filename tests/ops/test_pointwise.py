@@ -53,6 +53,7 @@ def torch_derivatives(f: Any, x: np.ndarray, order: int = 2) -> list[np.ndarray]
 
 PAIRS = {
     "relu": (pw.relu, "relu"),
+    "relu6 as a layer": (pw.relu6, "nn.functional.relu6"),
     "abs": (pw.abs_, "abs"),
     "sigmoid": (pw.sigmoid, "sigmoid"),
     "tanh": (pw.tanh, "tanh"),

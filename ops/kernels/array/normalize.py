@@ -10,12 +10,17 @@ import numpy as np
 from ...normalize import (
     batch_norm,
     batch_norm_train,
+    batch_norm_train_grad,
     group_norm,
     instance_norm,
     layer_norm,
+    layer_norm_grad,
     log_softmax,
+    log_softmax_grad,
     rms_norm,
+    rms_norm_grad,
     softmax,
+    softmax_grad,
     standardize,
     standardize_grad,
 )
@@ -44,6 +49,23 @@ def _log_softmax(x: Array, *, axis: int) -> Array:
         y = x - x.max(axis=axis, keepdims=True)
         y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
     return y
+
+
+@softmax_grad.kernel("array")
+def _softmax_grad(g: Array, y: Array, *, axis: int) -> Array:
+    with np.errstate(all="ignore"):
+        d = g * y
+        d = g - d.sum(axis=axis, keepdims=True)
+        d *= y
+    return d
+
+
+@log_softmax_grad.kernel("array")
+def _log_softmax_grad(g: Array, y: Array, *, axis: int) -> Array:
+    with np.errstate(all="ignore"):
+        d = namespace(y).exp(y)
+        d *= g.sum(axis=axis, keepdims=True)
+    return g - d
 
 
 def _mean(x: Array, axes: tuple[int, ...]) -> Array:
@@ -103,6 +125,56 @@ def _layer_norm(x: Array, scale: Array, bias: Array | None = None, *, axis: int,
 def _rms_norm(x: Array, scale: Array, *, axis: int, epsilon: float) -> Array:
     axes = tuple(range(axis % x.ndim, x.ndim))
     return _affine(_standardize(x, axes=axes, epsilon=epsilon, center=False), scale, None, x.dtype)
+
+
+def _affine_grad(
+    g: Array, x: Array, scale: Array, axes: tuple[int, ...], rest: tuple[int, ...], epsilon: float, center: bool = True
+) -> tuple[Array, Array, Array]:
+    """Return the gradients of scale * standardize(x) + bias in x, scale and bias.
+
+    Args:
+        g: of the result.
+        x: what was normalised.
+        scale: lined up with x.
+        axes: that were normalised.
+        rest: that scale and bias were broadcast along.
+        epsilon: added to the variance.
+        center: whether the mean was taken out.
+    """
+    dtype, own = x.dtype, scale.dtype
+    g, x, scale = (v.astype(np.float32) if v.dtype in HALF else v for v in (g, x, scale))
+    with np.errstate(all="ignore"):
+        c, r = _split(x, axes, epsilon, center)
+        y = c * r
+        products = g * y
+        dscale, dbias = products.sum(axis=rest), g.sum(axis=rest)
+        products *= scale
+        d = g * scale
+        shift = _mean(d, axes) if center else None
+        y *= _mean(products, axes)
+        d -= y
+        if shift is not None:
+            d -= shift
+        d *= r
+    return d.astype(dtype, copy=False), dscale.astype(own, copy=False), dbias.astype(own, copy=False)
+
+
+@layer_norm_grad.kernel("array", half="native")
+def _layer_norm_grad(g: Array, x: Array, scale: Array, *, axis: int, epsilon: float) -> tuple[Array, Array, Array]:
+    axis %= x.ndim
+    return _affine_grad(g, x, scale, tuple(range(axis, x.ndim)), tuple(range(axis)), epsilon)
+
+
+@rms_norm_grad.kernel("array", half="native")
+def _rms_norm_grad(g: Array, x: Array, scale: Array, *, axis: int, epsilon: float) -> tuple[Array, Array]:
+    axis %= x.ndim
+    return _affine_grad(g, x, scale, tuple(range(axis, x.ndim)), tuple(range(axis)), epsilon, center=False)[:2]
+
+
+@batch_norm_train_grad.kernel("array", half="native")
+def _batch_norm_train_grad(g: Array, x: Array, scale: Array, *, epsilon: float) -> tuple[Array, Array, Array]:
+    axes = (0, *range(2, x.ndim))
+    return _affine_grad(g, x, _channels(scale, x.ndim), axes, axes, epsilon)
 
 
 @instance_norm.kernel("array")

@@ -12,6 +12,7 @@ from ...op import namespace
 from ...pool import (
     Pads,
     max_pool,
+    max_pool_grad,
     max_pool_indices,
     max_unpool,
     pool_gather,
@@ -104,6 +105,11 @@ def _pool_scatter(g: Array, indices: Array, *, size: Shape) -> Array:
     shape = (*g.shape[:2], *size)
     sums = xp.bincount(indices.reshape(-1), weights=g.reshape(-1), minlength=math.prod(shape))
     return sums.astype(g.dtype).reshape(shape)
+
+
+@max_pool_grad.kernel("array")
+def _max_pool_grad(g: Array, x: Array, *, kernel: Shape, win: Window) -> Array:
+    return _pool_scatter(g, _max_pool_indices(x, kernel=kernel, win=win), size=tuple(x.shape[2:]))
 
 
 @pool_gather.kernel("array", half="native")

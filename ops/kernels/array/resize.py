@@ -77,7 +77,7 @@ def _filter(how: Interpolation, t: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=128)
-def _reads(
+def reads(
     how: Interpolation, n: int, out: int, factor: float | None, crop: tuple[float, float], drop: bool
 ) -> tuple[Array, Array, Array]:
     """Return (T, out) indices and weights, and which outputs read inside the input.
@@ -111,9 +111,9 @@ def _reads(
 
 
 @functools.lru_cache(maxsize=128)
-def _turned(*key: Any) -> tuple[Array, Array]:
+def turned(*key: Any) -> tuple[Array, Array]:
     """Return the reads of the transposed map."""
-    indices, weights, _ = _reads(*key)
+    indices, weights, _ = reads(*key)
     n, out = key[1], indices.shape[1]
     source = indices.reshape(-1)
     order = np.argsort(source, kind="stable")
@@ -145,11 +145,11 @@ def _apply(x: Array, axis: int, indices: Array, weights: Array) -> Array:
     return y
 
 
-def _keys(
+def axis_keys(
     scales: Array | None, roi: Array | None, axes: tuple[int, ...], how: Interpolation, old: Shape, new: Shape,
     factors: Factors,
 ) -> list[tuple[int, Any]]:  # fmt: skip
-    """Return each axis that changes with what `_reads` takes."""
+    """Return each axis that changes with what `reads` takes."""
     if scales is not None:
         factors = tuple(float(v) for v in scales.reshape(-1).tolist())
         new = new or tuple(int(f32(n) * f32(f)) for n, f in zip(old, factors, strict=True))
@@ -174,12 +174,12 @@ def _resize(
         size, factor = fitted(fit, old, size)
         factors = (factor,) * len(axes)
     y, seen = x, xp.ones((1,) * x.ndim, bool)
-    keys = _keys(scales, roi, axes, how, old, size, factors)
+    keys = axis_keys(scales, roi, axes, how, old, size, factors)
     changed = {axis: key[2] for axis, key in keys}
     check_size("resize", tuple(changed.get(a, n) for a, n in enumerate(x.shape)), x.dtype.itemsize)
     # Axes that shrink go first, then inner ones: the rest have less to do.
     for axis, key in sorted(keys, key=lambda k: (k[1][2] / max(1, k[1][1]), -k[0])):
-        indices, weights, inside = _reads(*key)
+        indices, weights, inside = reads(*key)
         y = _apply(y, axis, indices, weights)
         if outside:
             seen = seen & xp.asarray(inside).reshape(-1, *(1,) * (x.ndim - 1 - axis))
@@ -196,6 +196,6 @@ def _resize_grad(
     if fit:
         factors = (fitted(fit, size, wanted)[1],) * len(axes)
     new = tuple(g.shape[a] for a in axes)
-    for axis, key in _keys(scales, roi, axes, how, size, new, factors):
-        g = _apply(g, axis, *_turned(*key))
+    for axis, key in axis_keys(scales, roi, axes, how, size, new, factors):
+        g = _apply(g, axis, *turned(*key))
     return g

@@ -88,7 +88,28 @@ def mean_variance(v: list[float]) -> list[float]:
     return [(e - m) / (s + 1e-9) for e in v]
 
 
+def softmax_grad(g: np.ndarray, x: np.ndarray, axis: int, log: bool = False) -> np.ndarray:
+    """Return the adjoint of the Jacobian of softmax, or its logarithm, at the result x, row by row."""
+    out = np.zeros_like(x)
+    for at in itertools.product(*[range(1) if i == axis else range(m) for i, m in enumerate(x.shape)]):
+        where = tuple(slice(None) if i == axis else k for i, k in enumerate(at))
+        v = x[where]
+        jacobian = np.eye(len(v)) - np.exp(v)[None, :] if log else np.diag(v) - np.outer(v, v)
+        out[where] = jacobian.T @ g[where]
+    return out
+
+
+def affine_grad(
+    g: np.ndarray, x: np.ndarray, scale: np.ndarray, axes: tuple[int, ...], center: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the gradients of scale * standard + bias, of which the last two lie along other axes than those summed."""
+    rest = tuple(i for i in range(x.ndim) if np.broadcast_to(scale, x.shape).strides[i] == 0)
+    y = rows(x, axes, lambda v: standard(v, center))
+    return standard_grad(g * scale, x, axes, center), (g * y).sum(rest), g.sum(rest)
+
+
 X, C = rand(2, 3, 4), (rand(3, seed=1), rand(3, seed=2))
+GX = rand(2, 3, 4, seed=5)
 STATS = (rand(3, seed=3), rand(3, seed=4, low=0.5))
 G = (rand(2, 4, 3), rand(4, seed=1), rand(4, seed=2))
 LP = np.array([[1.0, -2.0, 2.0], [3.0, 4.0, -0.5]])
@@ -146,6 +167,34 @@ CASES = [
         (X, rand(4, seed=1)),
         lambda x, s: rows(x, (2,), lambda v: standard(v, False)) * s,
         {"axis": 2, "epsilon": EPS},
+    ),
+    *(OpCase(n.softmax_grad, (GX, X), lambda g, y, a=a: softmax_grad(g, y, a), {"axis": a}) for a in (1, 2)),
+    *(OpCase(n.log_softmax_grad, (GX, X), lambda g, y, a=a: softmax_grad(g, y, a, True), {"axis": a}) for a in (1, 2)),
+    OpCase(n.layer_norm_grad, (GX, X, rand(4, seed=1)), lambda *v: affine_grad(*v, (2,)), {"axis": 2, "epsilon": EPS}),
+    OpCase(
+        n.layer_norm_grad,
+        (GX, X, rand(3, 4, seed=1)),
+        lambda *v: affine_grad(*v, (1, 2)),
+        {"axis": -2, "epsilon": EPS},
+        name="layer_norm_grad-two-axes",
+    ),
+    OpCase(
+        n.rms_norm_grad,
+        (GX, X, rand(4, seed=1)),
+        lambda *v: affine_grad(*v, (2,), False)[:2],
+        {"axis": 2, "epsilon": EPS},
+    ),
+    OpCase(
+        n.batch_norm_train_grad,
+        (GX, X, rand(3, seed=1)),
+        lambda g, x, s: affine_grad(g, x, s[:, None], (0, 2)),
+        {"epsilon": EPS},
+    ),
+    OpCase(
+        n.batch_norm_train_grad,
+        (rand(4, 3, seed=5), rand(4, 3), rand(3, seed=1)),
+        lambda *v: affine_grad(*v, (0,)),
+        {"epsilon": EPS},
     ),
     OpCase(n.batch_norm, (X, *C, *STATS), batch_norm, {"epsilon": EPS}),
     OpCase(n.batch_norm, (rand(4, 3), *C, *STATS), batch_norm, {"epsilon": EPS}),

@@ -77,6 +77,7 @@ UNARY: list[tuple[Any, Callable[..., Any], float, float]] = [
 STEPS: list[tuple[Any, Callable[..., Any]]] = [
     (pw.abs_, abs),
     (pw.relu, lambda v: max(v, 0.0)),
+    (pw.relu6, lambda v: min(max(v, 0.0), 6.0)),
     (pw.softsign, lambda v: v / (1 + abs(v))),
     (pw.sign, lambda v: math.copysign(1, v)),
     (pw.floor, math.floor),

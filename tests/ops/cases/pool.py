@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxgrad.ops.pool import (
     max_pool,
+    max_pool_grad,
     max_pool_indices,
     max_unpool,
     pool_gather,
@@ -83,6 +84,7 @@ def row(shape: tuple[int, ...], kernel: tuple[int, ...], win: Window, counted: A
     return [
         OpCase(max_pool, (x,), lambda x: chosen(x, kernel, win)[0], window),
         OpCase(max_pool_indices, (x,), lambda x: chosen(x, kernel, win)[1], window, order=0),
+        OpCase(max_pool_grad, (g, x), lambda g, x: scattered(g, chosen(x, kernel, win)[1]), window),
         OpCase(pool_scatter, (g, index), scattered, {"size": shape[2:]}, symbolic=False),
         OpCase(pool_gather, (x, index), lambda x, i: x.ravel()[i]),
         OpCase(sum_pool, (x,), lambda x: means(x, kernel, win, counted), {**window, "counted": counted}),

@@ -1,0 +1,310 @@
+"""The two adjoints of convolution as contractions.
+
+The input's gradient (ConvTranspose) falls apart into one correlation of stride 1 for each residue of the output's place
+by the strides; each uses the taps that meet it. The weights' gradient sums over images and pixels: its rows are
+filters, its columns the input's channels (and neighbours within a kernel row), read in place.
+
+Source: Dumoulin & Visin 2016; Shi et al. 2016 (sub-pixel convolution).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ...dims import Dim, DimLike, Shape, product
+from ...types import TensorType
+from ...window import Window
+from .contraction import Tap, contraction
+from .conv import TYPES, Axis, correlate, input_halo, packed_filters, wins
+from .copy import copy_kernel
+from .depthwise import lower_depthwise_input_grad, lower_depthwise_weight_grad
+from .emitter import Emitter
+from .kernel import Kernel, kernel
+from .lowering import Demand, Site, lowers
+from .operand import Halo, Operand, packed, row_major
+from .tiling import panel_vectors
+from .winograd import lower_winograd_input_grad, suits
+
+_CHUNKS, _TILES = 16, 96
+"""So many chunks are wanted, each with sums of so many tiles."""
+_SUM = 4096
+"""How many elements of a sum of parts are a chunk."""
+_BLOCK = 384
+"""About how many pixels of a tile are summed before the next tile's turn comes."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The outputs of one residue along one axis, and which taps meet them: first, step, number."""
+
+    axis: Axis
+    taps: tuple[int, int, int]
+
+
+def phases(size: DimLike, kernel: int, stride: int, dilation: int, low: int) -> list[Phase]:
+    """Return the phases of an axis of a transposed convolution.
+
+    Output i and tap k meet input o where i + low = o * stride + k * dilation.
+    """
+    found = []
+    for residue in range(stride):
+        taps = [k for k in range(kernel) if (k * dilation - residue) % stride == 0]
+        place = (residue - low) % stride
+        count = (size - place + stride - 1) // stride if isinstance(size, Dim) else -(-(size - place) // stride)
+        if not isinstance(count, Dim) and count <= 0:
+            continue
+        first = (place + low - residue) // stride
+        if not taps:
+            found.append(Phase(Axis(count, 1, 0, 1, 0, place, stride), (0, 1, 0)))
+            continue
+        period = stride // math.gcd(stride, dilation)
+        # The last tap comes first, so that the input is met in its order.
+        last = taps[-1]
+        axis = Axis(
+            count, 1, first - (last * dilation - residue) // stride, period * dilation // stride, len(taps), place,
+            stride,
+        )  # fmt: skip
+        found.append(Phase(axis, (last, -period, len(taps))))
+    return found
+
+
+def _all_phases(w: TensorType, win: Window, size: Shape) -> list[list[Phase]]:
+    return [
+        phases(n, int(k), s, d, int(lo))
+        for n, k, s, d, (lo, _) in zip(size, w.shape[2:], win.strides, win.dilations, win.pads, strict=True)
+    ]
+
+
+def output_halo(g: TensorType, w: TensorType, win: Window, size: Shape) -> Halo | None:
+    """Return the zeros that are read around the gradient of the output, or None where only run time knows them."""
+    pads: list[tuple[int, int]] = []
+    for n, axis in zip(g.shape[2:], _all_phases(w, win, size), strict=True):
+        low = high = 0
+        for p in axis:
+            if p.axis.taps:
+                behind = p.axis.first + (p.axis.out - 1) + p.axis.step * (p.axis.taps - 1) - (n - 1)
+                if isinstance(behind, Dim) or isinstance(p.axis.first, Dim):
+                    return None
+                low, high = max(low, -p.axis.first), max(high, behind)
+        pads.append((low, high))
+    return ((0, 0), (0, 0), *pads)
+
+
+def _fits(g: Any, w: Any, result: TensorType, win: Window) -> bool:
+    fixed = (g.shape[1], *w.shape, win.group, *(p for pads in win.pads for p in pads))
+    return (
+        g.dtype == w.dtype == result.dtype
+        and g.dtype in TYPES
+        and 3 <= g.ndim <= 5
+        and all(isinstance(d, int) for d in fixed)
+        and 0 not in (*fixed[: 2 + len(w.shape)],)
+    )
+
+
+def _input_demand(types: Sequence[Any], attrs: dict[str, Any]) -> dict[int, Demand]:
+    g, w = types
+    if not _fits(g, w, g, attrs["win"]):
+        return {}
+    halo = output_halo(g, w, attrs["win"], attrs["size"])
+    return {} if halo is None else {0: Demand("channels_last", halo)}
+
+
+@lowers("conv_input_grad", demand=_input_demand, fuses=True)
+def lower_conv_input_grad(site: Site) -> bool:
+    """Lower a transposed convolution."""
+    g_type, w_type = site.types
+    win: Window = site.attrs["win"]
+    if not _fits(g_type, w_type, site.result, win):
+        return False
+    size = site.attrs["size"]
+    halo = output_halo(g_type, w_type, win, size)
+    if halo is None:
+        return False
+    if win.group > 1 and lower_depthwise_input_grad(site):
+        return True
+    winograd = not site.exact and suits(g_type, w_type, win, size) and wins(site, w_type.shape[0], w_type.shape[1])
+    if winograd and lower_winograd_input_grad(site):
+        return True
+    g = site.read(0, order="channels_last", halo=halo)
+    y = site.write(0, order="channels_last")
+    for parts in itertools.product(*_all_phases(w_type, win, size)):
+        taps = [p.taps for p in parts]
+        filters = partial(packed_filters, site, win.group, taps, turned=True)
+        axes = [p.axis for p in parts]
+        correlate(
+            site, "conv_input_grad", g, filters, y, axes, groups=win.group, channels=int(w_type.shape[0]) // win.group
+        )
+    return True
+
+
+def _weight_demand(types: Sequence[Any], attrs: dict[str, Any]) -> dict[int, Demand]:
+    _, x = types
+    halo = _weight_halo(x, attrs["kernel"], attrs["win"])
+    return {} if halo is None else {0: Demand("channels_last"), 1: Demand("channels_last", halo)}
+
+
+def _weight_halo(x: TensorType, kernel: Shape, win: Window) -> Halo | None:
+    return input_halo(x, kernel, win) if all(isinstance(k, int) for k in kernel) else None
+
+
+@lowers("conv_weight_grad", demand=_weight_demand)
+def lower_conv_weight_grad(site: Site) -> bool:
+    """Lower the gradient of a convolution's weights."""
+    g_type, x_type = site.types
+    win: Window = site.attrs["win"]
+    halo = _weight_halo(x_type, site.attrs["kernel"], win)
+    fixed = (g_type.shape[1], x_type.shape[1], win.group)
+    if halo is None or not all(isinstance(d, int) for d in fixed) or 0 in (*fixed, *site.attrs["kernel"]):
+        return False
+    if not (g_type.dtype == x_type.dtype == site.result.dtype and g_type.dtype in TYPES and 3 <= g_type.ndim <= 5):
+        return False
+    if win.group > 1 and lower_depthwise_weight_grad(site):
+        return True
+    g = site.read(0, order="channels_last")
+    x = site.read(1, order="channels_last", halo=halo)
+    y = site.write(0, order="plain")
+    groups = win.group
+    filters, channels = int(g_type.shape[1]) // groups, int(x_type.shape[1]) // groups
+    kernel = tuple(int(k) for k in site.attrs["kernel"])
+    gs, xs = g.operand.strides, x.operand.strides
+    joined = win.dilations[-1] == 1 and xs[-1] == channels and kernel[-1] > 1
+    columns = channels * kernel[-1] if joined else channels
+    outer = kernel[:-1] if joined else kernel
+    x_steps = tuple(s * st for s, st in zip(win.strides, xs[2:], strict=True))
+    start: DimLike = 0
+    for (lo, _), s in zip(win.pads, xs[2:], strict=True):
+        start = start - lo * s
+    # Sums run over images, then pixels.
+    loops = [
+        Tap(n, a, b)
+        for n, a, b in zip((g_type.shape[0], *g_type.shape[2:]), (gs[0], *gs[2:]), (xs[0], *x_steps), strict=True)
+    ]
+    loops, hoisted = _hoisted(loops)
+    depth = loops.pop()
+    grid = (groups, *outer, filters)
+    deep = product(t.count for t in (*loops, depth))
+    vectors = panel_vectors(site.target, g_type.dtype, grid[-1:], columns, deep)
+    width = vectors * site.target.lanes(g_type.dtype)
+    shape = (groups, *outer, filters, columns)
+    size = math.prod(shape)
+    tiles = groups * math.prod(outer) * -(-filters // 14) * -(-columns // width)
+    share, loops = _shared(loops[:hoisted], loops, size, tiles)
+    parts = int(share.count)
+    plain = all(k == 1 for k in kernel)
+    target = y if plain else site.temporary(g_type.dtype, shape)
+    sums = target if parts == 1 else site.temporary(g_type.dtype, (parts, *shape))
+    b_steps = tuple(d * s for d, s in zip(win.dilations, xs[2:], strict=True))[: len(outer)]
+    k = contraction(
+        "conv_weight_grad", site.target, dtype=g_type.dtype, columns=columns, depth=depth.count, taps=loops, a_start=0,
+        b_start=start, grid=(parts, *grid), a_grid=(share.a, filters, *(0,) * len(outer), 1), a_depth=depth.a,
+        b_grid=(share.b, channels, *b_steps, 0), b_depth=depth.b, b_panel=width, b_whole=columns % width == 0,
+        output=packed(g_type.dtype, (parts, *shape)), epilogue=None, vectors=vectors, hoisted=hoisted,
+    )  # fmt: skip
+    site.call(k, [g, x, sums])
+    if parts > 1:
+        site.call(_sum_kernel(g_type.dtype, parts, size), [sums, target])
+    if not plain:
+        steps = row_major(shape)
+        inner = (*steps[1 : 1 + len(outer)], *((channels,) if joined else ()))
+        source = Operand(
+            g_type.dtype, (groups, filters, channels, *kernel), (steps[0], steps[-2], 1, *inner),
+        )  # fmt: skip
+        o = y.operand.strides
+        to = Operand(g_type.dtype, source.shape, (filters * o[0], *o))
+        site.call(copy_kernel(source, to, name="unpack filters"), [target, y])
+    return True
+
+
+def _hoisted(loops: Sequence[Tap]) -> tuple[list[Tap], int]:
+    """Return loops with neighbours joined, and how many of the outer ones are too many steps for one tile's turn."""
+    joined: list[Tap] = []
+    for t in loops:
+        before = joined[-1] if joined else None
+        fixed = before is not None and isinstance(t.count, int) and isinstance(before.count, int)
+        if before is not None and fixed and (before.a, before.b) == (t.a * t.count, t.b * t.count):
+            joined[-1] = Tap(before.count * t.count, t.a, t.b)
+        else:
+            joined.append(t)
+    inside = 1
+    for i in reversed(range(len(joined))):
+        t = joined[i]
+        if isinstance(t.count, Dim):
+            return joined, i + 1 if i < len(joined) - 1 else 0
+        if inside * t.count > _BLOCK:
+            share = max(d for d in range(1, t.count + 1) if t.count % d == 0 and inside * d <= max(inside, _BLOCK))
+            if inside * share < _BLOCK // 8:
+                return joined, i
+            parts = [Tap(t.count // share, t.a * share, t.b * share), Tap(share, t.a, t.b)]
+            if i < len(joined) - 1 and share == 1:
+                parts = [t]
+            return [*joined[:i], *parts, *joined[i + 1 :]], i + 1
+        inside *= t.count
+    return joined, 0
+
+
+def _shared(hoisted: Sequence[Tap], loops: Sequence[Tap], size: int, tiles: int) -> tuple[Tap, list[Tap]]:
+    """Split a loop over pixels between chunks, where there are too few tiles of weights for that.
+
+    Args:
+        hoisted: loops that may be split.
+        loops: all loops.
+        size: the number of weights.
+        tiles: into how many tiles they fall.
+
+    Returns:
+        How many parts and how far apart they are, and the loops of a part.
+    """
+    wanted = min(32.0, _CHUNKS * _TILES / tiles)
+    pixels = math.prod(t.count if isinstance(t.count, int) else 1 for t in loops) * _BLOCK
+    best = (abs(math.log(wanted)) if wanted > 1 else 0.0, 1, 0)
+    for i, t in enumerate(hoisted):
+        for d in range(2, t.count + 1) if isinstance(t.count, int) and wanted > 1 else ():
+            if t.count % d == 0 and d * size <= pixels * 64:
+                best = min(best, (abs(math.log(wanted / d)), d, i))
+    _, parts, at = best
+    if parts == 1:
+        return Tap(1, 0, 0), list(loops)
+    t = loops[at]
+    assert isinstance(t.count, int)
+    part = Tap(t.count // parts, t.a, t.b)
+    return Tap(parts, t.a * part.count, t.b * part.count), [*loops[:at], part, *loops[at + 1 :]]
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """What the code of a sum of parts depends on."""
+
+    dtype: Any
+    parts: int
+    size: int
+
+
+def _sum_kernel(dtype: Any, parts: int, size: int) -> Kernel:
+    """Return the kernel that adds parts, the first first."""
+    moved = (parts + 1) * size * dtype.itemsize
+    p = _Sum(dtype, parts, size)
+    return kernel("sum parts", _emit_sum, p, operands=2, chunks=-(-size // _SUM), bytes=moved, flops=parts * size)
+
+
+def _emit_sum(e: Emitter, p: _Sum) -> None:
+    lanes = e.target.lanes(p.dtype)
+    low = e.mul(e.chunk, _SUM)
+    high = e.min(e.add(low, _SUM), p.size)
+
+    def add(at: Any, count: int) -> None:
+        total = e.load(e.at(e.pointer(0), at, p.dtype), p.dtype, count)
+        for i in range(1, p.parts):
+            total = e.b.fadd(total, e.load(e.at(e.pointer(0), e.add(at, i * p.size), p.dtype), p.dtype, count))
+        e.store(total, e.at(e.pointer(1), at, p.dtype), p.dtype)
+
+    if p.size < lanes:
+        with e.loop(0, p.size) as i:
+            add(i.index, 1)
+        return
+    with e.loop(low, high, lanes) as i:
+        add(e.min(i.index, p.size - lanes), lanes)
