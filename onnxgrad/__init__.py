@@ -200,6 +200,7 @@ if TYPE_CHECKING:
         manual_seed as manual_seed,
     )
     from .runtime.tensor import Tensor as Tensor
+    from .runtime.tracing import compile as compile
     from .tools.finetune import evaluate as evaluate, finetune as finetune
 
 _NAMES = {
@@ -229,6 +230,7 @@ _NAMES = {
     "runtime.model": "Model",
     "runtime.random": "Generator initial_seed manual_seed",
     "runtime.tensor": "Tensor",
+    "runtime.tracing": "compile",
     "tools.finetune": "evaluate finetune",
 }
 _HOME = {name: home for home, names in _NAMES.items() for name in names.split()}

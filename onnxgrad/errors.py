@@ -1,6 +1,7 @@
 """Every error that onnxgrad raises; the tree is drawn in `ops/errors.py`."""
 
 from .ops.errors import (
+    AssumptionError,
     AutogradError,
     DTypeError,
     ExternalDataError,
@@ -19,6 +20,7 @@ from .ops.errors import (
     ShapeError,
     StateDictError,
     SymbolicError,
+    TraceError,
     TrainingError,
     UnsupportedAttributeError,
     UnsupportedError,
@@ -26,6 +28,7 @@ from .ops.errors import (
 )
 
 __all__ = [
+    "AssumptionError",
     "AutogradError",
     "DTypeError",
     "ExternalDataError",
@@ -44,6 +47,7 @@ __all__ = [
     "ShapeError",
     "StateDictError",
     "SymbolicError",
+    "TraceError",
     "TrainingError",
     "UnsupportedAttributeError",
     "UnsupportedError",

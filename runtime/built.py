@@ -10,6 +10,7 @@ import numpy as np
 from ..ops.types import Array, TensorType, ValueType
 from .graph import Graph
 from .report import Role
+from .stored import StoredArray
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Built:
     """
 
     graph: Graph
-    arrays: dict[str, Array]
+    arrays: dict[str, Array | StoredArray]
     roles: dict[str, Role]
     inputs: tuple[ValueInfo, ...]
     outputs: tuple[ValueInfo, ...]

@@ -36,7 +36,7 @@ def checkpoint(
         preserve_rng_state: draw the same random numbers again from the process's generator.
         kwargs: for the function.
     """
-    if not MODE.enabled:
+    if not MODE.enabled or MODE.trace is not None:  # a compiled function has its own way: memory_limit_bytes
         return function(*args, **kwargs)
     region = Region(function, args, kwargs, preserve_rng_state)
     with _set("keeper", region):

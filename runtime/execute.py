@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..ops import dims
-from ..ops.errors import OnnxGradError
+from ..ops.errors import OnnxGradError, SymbolicError
 from ..ops.types import TensorType
-from .graph import Graph, Value
-from .plan import Bind, Plan, Slot, Step, make_plan
+from .graph import Graph, Node, Value
+from .plan import Bind, Plan, Slot, make_plan
 
 Watch = Callable[[Value, Any], Any]
 
@@ -51,13 +51,13 @@ def execute(
             if step.symbolic:
                 attrs = {**attrs, **{n: dims.bind(attrs[n], bound) for n in step.symbolic}}
                 if step.doubtful:
-                    step.op.infer_types(*map(_type, args), **attrs)
+                    step.op.infer_types(*map(type_of_argument, args), **attrs)
             result = (step.op if interpret else step.kernel)(*args, **attrs)
         except Exception as error:
-            located = _located(error, step, args)
-            if located is error:
+            found = located(error, step.node, args)
+            if found is error:
                 raise
-            raise located from error
+            raise found from error
         del args
         results = result if step.several else (result,)
         for index, value, out, binds in zip(step.outs, results, step.node.outputs, step.binds, strict=True):
@@ -73,10 +73,10 @@ def execute(
     return tuple(_fetch(r, slots) for r in plan.results), {n: _fetch(r, slots) for n, r in plan.updates}
 
 
-def _type(a: Any) -> Any:
+def type_of_argument(a: Any) -> Any:
     """Return the type of an argument as inference wants it."""
     if isinstance(a, list):
-        return [_type(v) for v in a]
+        return [type_of_argument(v) for v in a]
     array = getattr(a, "array", a)
     if isinstance(a, Value):
         return a.type
@@ -92,22 +92,37 @@ def _fetch(a: Any, slots: list[Any]) -> Any:
 def _bind(value: Any, binds: tuple[Bind, ...], bound: dict[str, int]) -> None:
     for b in binds:
         if b.contents:
-            array = getattr(value, "array", value)
-            bound[b.symbol] = int(array.reshape(-1)[b.axis])
+            array = getattr(value, "_array", value)
+            if isinstance(array, Value):
+                bound[b.symbol] = _content(array, b)
+            else:
+                bound[b.symbol] = int(array.reshape(-1)[b.axis])
         else:
             bound[b.symbol] = value.shape[b.axis]
 
 
-def _located(error: Exception, step: Step, args: Sequence[Any]) -> Exception:
+def _content(value: Value, bind: Bind) -> Any:
+    """Return an element of a symbolic tensor.
+
+    Raises:
+        SymbolicError: if only running tells it.
+    """
+    contents = value.tensor_type.contents
+    if contents is None:
+        raise SymbolicError(f"{bind.symbol} is an element of {value!r}, which is known only at run time")
+    return contents[bind.axis]
+
+
+def located(error: Exception, node: Node, args: Sequence[Any]) -> Exception:
     """Return the error with the node and the shapes that it met; the same class where that is one of ours."""
     if getattr(error, "located", False):
         return error
-    where = step.node.source or step.node.name or step.op.name
+    where = node.source or node.name or node.op.name
     found = ", ".join(f"{a.dtype}{dims.show(a.shape)}" if hasattr(a, "shape") else repr(a)[:40] for a in args)
     kind = type(error) if isinstance(error, OnnxGradError) else OnnxGradError
-    located = kind(f"{where}: {step.op.name}({found}): {error}")
-    located.located = True  # type: ignore[attr-defined]
-    return located
+    placed = kind(f"{where}: {node.op.name}({found}): {error}")
+    placed.located = True  # type: ignore[attr-defined]
+    return placed
 
 
 def plan_of(graph: Graph) -> Plan:

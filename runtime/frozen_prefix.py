@@ -13,9 +13,12 @@ from ..ops.dims import Dim
 from ..ops.random import fold_key
 from ..ops.types import Array, TensorType, is_float
 from .execute import execute, plan_of
+from .grad_mode import MODE
 from .graph import Graph, Node, Value
 from .model import Model, fed, fresh_keys
 from .passes.enter_training import enter_training
+from .passes.pipelines import FUSE
+from .passes.rewriting import run_passes
 from .tensor import Tensor
 
 
@@ -48,6 +51,8 @@ class FrozenPrefix:
     def __call__(self, *features: Any) -> Any:
         """Return what the tail makes of features, recorded on the tape, in the model's mode."""
         graph = self.training_tail if self.model.training else self.tail
+        if MODE.trace is not None:
+            graph = run_passes(graph, FUSE).graph
         feeds: list[Any] = [Tensor(f) for f in features]
         feeds += [Tensor(key) for key in fresh_keys(graph, self.model._device)]
         outs, updates = execute(

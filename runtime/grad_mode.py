@@ -19,11 +19,13 @@ class Mode(threading.local):
         enabled: read on every op.
         keeper: what nodes hand the values to that they keep (`runtime/checkpoint.py`); None where they keep them.
         recompute_loops: whether the bodies of control flow are computed again in backward.
+        trace: what turns computations into a graph (`runtime/trace.py`); None where they are computed.
     """
 
     enabled = True
     keeper: Any = None
     recompute_loops = False
+    trace: Any = None
 
 
 MODE = Mode()

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..ops import dims
-from ..ops.dims import Shape
-from ..ops.errors import InvalidGraphError, OnnxGradError, SymbolicError
+from ..ops.dims import DimLike, Shape
+from ..ops.errors import InvalidGraphError, OnnxGradError, SymbolicError, TraceError
 from ..ops.op import Op
 from ..ops.random import KEY_TYPE, fold_key
 from ..ops.types import Array, TensorType, ValueType, type_of
@@ -86,6 +86,15 @@ class Value:
         return self.tensor_type.ndim
 
     @property
+    def size(self) -> DimLike:
+        """The number of elements."""
+        return self.tensor_type.size
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Refuse: what it holds is known only when the graph runs."""
+        raise TraceError(f"{self!r} has no elements before the graph runs; use ops, not NumPy, or return the Tensor")
+
+    @property
     def is_constant(self) -> bool:
         """Whether its array is part of the graph."""
         return self.array is not None
@@ -113,12 +122,14 @@ class Node:
     several: bool = False
 
     def inputs(self) -> Iterator[Value]:
-        """Yield the values among the arguments."""
+        """Return the values among the arguments."""
+        found: list[Value] = []
         for a in self.args:
             if isinstance(a, Value):
-                yield a
+                found.append(a)
             elif isinstance(a, list):
-                yield from (v for v in a if isinstance(v, Value))
+                found += [v for v in a if isinstance(v, Value)]
+        return iter(found)
 
     def __repr__(self) -> str:
         """Return `%out = op(%in, attr=...)`."""
@@ -280,7 +291,7 @@ class Graph:
         defined = {id(v) for v in self.entries}
         for node in self.nodes:
             for v in node.inputs():
-                if not v.is_constant and id(v) not in defined:
+                if id(v) not in defined and not v.is_constant:
                     raise InvalidGraphError(f"graph {self.name!r}: {v!r} is used by {node!r} before it is defined")
             for v in node.outputs:
                 if id(v) in defined:

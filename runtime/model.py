@@ -6,28 +6,39 @@ the same graph is interpreted with Tensors on the tape.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..ops.errors import InputError, OnnxGradError
+from ..ops.errors import AssumptionError, InputError, OnnxGradError
 from ..ops.types import HALF, Array, OptionalType, SequenceType, TensorType, ValueType
 from . import tape
 from .built import Built, ValueInfo
 from .device import CPU, device_of, to_device
+from .engine import compile_program
 from .execute import execute, plan_of
 from .feeds import bind_call
+from .grad_mode import MODE
 from .graph import Graph, Value
 from .heads import Head, find_head
 from .module import Module
 from .passes.convert_values import convert_dtypes, converted_type, move_constants
 from .passes.enter_training import enter_training
+from .passes.pipelines import FUSE
+from .passes.rewriting import run_passes
 from .plan import Plan
 from .random import next_key
 from .report import Report, Row
-from .tensor import Tensor
+from .stored import tensor_of
+from .tensor import Tensor, changes
+
+if TYPE_CHECKING:
+    from .compiled.program import Program, Row as StageTime
+    from .compiled.shortcut import Shortcut
 
 
 class Model(Module):
@@ -40,6 +51,10 @@ class Model(Module):
         inputs, outputs: what the file declares.
         source: the file's own facts; `og.save` uses it.
         graph: the computation.
+        threads: how many `run` may use; the physical cores by default.
+        accuracy: `fast`, or `exact` to leave out algorithms with larger rounding errors (Winograd).
+        precision: `float32`, or `bf16` to multiply operands rounded to bfloat16 where `run` convolves and multiplies
+            matrices.
     """
 
     def __init__(self, built: Built, *, name: str = "model", source: Any = None) -> None:
@@ -47,6 +62,8 @@ class Model(Module):
         super().__init__()
         self.name, self.source = name, source
         self._device = CPU
+        self.threads: int | None = None
+        self.accuracy, self.precision = "fast", "float32"
         self._keep(built)
         self.eval()
 
@@ -54,6 +71,9 @@ class Model(Module):
         self.inputs, self.outputs = built.inputs, built.outputs
         self.graph, self._built = built.graph, built
         self._training_graph: Graph | None = None
+        self._fused: tuple[Graph, Graph] | None = None
+        self._program: Program | None = None
+        self._shortcut: Shortcut | None = None
         old = getattr(self, "_state", {})
         self._state: dict[str, Tensor] = {}
         self._roles = built.roles
@@ -61,10 +81,10 @@ class Model(Module):
             array = built.arrays[key]
             wanted = value.tensor_type.dtype
             array = array.astype(wanted) if array.dtype != wanted else array
-            if not array.flags.writeable:
+            if isinstance(array, np.ndarray) and not array.flags.writeable:
                 array = array.copy()
             trains = self._roles[key].kind == "parameter" and (key not in old or old[key].requires_grad)
-            tensor = Tensor(array, requires_grad=trains)
+            tensor = tensor_of(array, trains)
             tensor.name = key
             self._state[key] = tensor
 
@@ -91,7 +111,7 @@ class Model(Module):
         new = convert(np.zeros(0, old)).dtype
         graph = self.graph if new == old else convert_dtypes(self.graph, {old: new}).graph
         self.graph = move_constants(graph, lambda a: convert(a) if a.dtype.kind not in "OUS" else a).graph
-        self._training_graph = None
+        self._training_graph = self._program = self._shortcut = None
         self._device = device_of(convert(np.zeros(0, old)))
         if new != old:
             self.inputs, self.outputs = (
@@ -104,10 +124,10 @@ class Model(Module):
         """Return what each tensor of the file is: parameter, buffer or constant, and why."""
         rows = []
         for name, role in self._roles.items():
-            array = self._state[name].array if name in self._state else self._built.arrays[name]
+            shape = self._state[name].shape if name in self._state else self._built.arrays[name].shape
             dtype = self._built.arrays[name].dtype
             trains = name in self._state and self._state[name].requires_grad
-            rows.append(Row(name, role.kind, tuple(array.shape), str(dtype), role.reason, trains, int(array.size)))
+            rows.append(Row(name, role.kind, tuple(shape), str(dtype), role.reason, trains, math.prod(shape)))
         return Report(tuple(rows), self._built.batch)
 
     def freeze(self, *patterns: str) -> Module:
@@ -162,7 +182,10 @@ class Model(Module):
         Raises:
             InputError: if no layer or value has such a name.
         """
-        wanted = {self.find_value(n): n for n in names}
+        graph = self._active_graph()
+        if MODE.trace is not None and {*names} <= {v.name for v in self._traced_graph().values()}:
+            graph = self._traced_graph()
+        wanted = {self.find_value(n, graph): n for n in names}
         found: dict[str, Tensor] = {}
 
         def watch(value: Value, out: Any) -> Any:
@@ -174,7 +197,7 @@ class Model(Module):
             found[name] = out
             return out
 
-        outs, _ = self._interpret(self._bind(args, kwargs), watch=watch)
+        outs, _ = self._interpret(self._bind(args, kwargs), watch=watch, graph=graph)
         return (outs[0] if len(outs) == 1 else outs), found
 
     def logits(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -196,13 +219,17 @@ class Model(Module):
             node = before.node if isinstance(before, Value) else None
         return value
 
-    def find_value(self, name: str) -> Value:
+    def find_value(self, name: str, graph: Graph | None = None) -> Value:
         """Return the value of this name, or the last output of the layer (ONNX node) of this name.
+
+        Args:
+            name: of a value or layer.
+            graph: where to look; by default the one that a call runs now.
 
         Raises:
             InputError: if there is none; it suggests similar names.
         """
-        graph = self._active_graph()
+        graph = graph or self._active_graph()
         last: Value | None = None
         for node in graph.nodes:
             for v in node.outputs:
@@ -238,6 +265,11 @@ class Model(Module):
         Raises:
             InputError: naming the input, what was found and what was wanted.
         """
+        if self._shortcut is not None and outputs is None:
+            found = self._shortcut.run(feeds)
+            if found is not None:
+                return found
+        since = changes[0]
         values = self._on_device(self._bind((), feeds))
         names = [o.name for o in self.outputs]
         picked = names if outputs is None else list(outputs)
@@ -245,16 +277,70 @@ class Model(Module):
         if unknown:
             raise InputError(f"no output is named {unknown}; the model has {names}")
         graph = self.graph
-        entries = [*fed(values, graph), *fresh_keys(graph, self._device), *(t.array for t in self._state.values())]
-        results, _ = self._execute(graph, entries)
+        entries = [*fed(values, graph), *fresh_keys(graph, self._device)]
+        results = self._compute(entries)
+        self._shortcut = self._found_shortcut(values, entries, since)
         by_name = {
             o.name: _rounded(r, o.type) for o, r in zip(self.outputs, results, strict=True) if o.name in set(picked)
         }
         return [to_device(by_name[n], "cpu") if self._device != CPU else by_name[n] for n in picked]
 
-    def plan(self) -> Plan:
+    def _found_shortcut(self, values: Sequence[Any], entries: Sequence[Any], since: int) -> Shortcut | None:
+        """Return the short way for inputs like these, which have just been run."""
+        program = self._program
+        half = any(isinstance(i.type, TensorType) and i.type.dtype in HALF for i in (*self.inputs, *self.outputs))
+        if program is None or half or len(values) != len(entries) or self._device != CPU:
+            return None
+        if any(a is not b for a, b in zip(values, entries, strict=True)):
+            return None
+        from .compiled.shortcut import shortcut
+
+        return shortcut(program, [i.name for i in self.inputs], entries, since)
+
+    def plan(self) -> Plan | Program:
         """Return the plan that `run` executes; print it to read it."""
-        return plan_of(self.graph)
+        program = self._compiled()
+        return plan_of(self.graph) if program is None else program
+
+    def profile(self, feeds: dict[str, Any], runs: int = 10) -> list[StageTime]:
+        """Return what each stage of the compiled plan takes, run by itself; the median of some runs.
+
+        Args:
+            feeds: arrays by input name, as `run` takes them.
+            runs: how many.
+
+        Raises:
+            OnnxGradError: if the model does not run compiled.
+        """
+        program = self._compiled()
+        if program is None:
+            raise OnnxGradError(
+                "a profile needs the compiled engine: a model on the CPU, llvmlite, ONNXGRAD_CPU not off"
+            )
+        graph = self.graph
+        values = self._bind((), feeds)
+        return program.profile([*fed(values, graph), *fresh_keys(graph, self._device)], self._state, runs)
+
+    def _compiled(self) -> Program | None:
+        """Return the compiled program of the model as it is run now, or None where the array engine runs it."""
+        if self._device != CPU:
+            return None
+        if self._program is None:
+            self._program = compile_program(
+                self.graph, threads=self.threads, exact=self.accuracy == "exact", precision=self.precision
+            )
+        return self._program
+
+    def _compute(self, entries: list[Any]) -> Sequence[Any]:
+        """Run the graph on plain arrays."""
+        program = self._compiled()
+        if program is None:
+            return self._execute(self.graph, [*entries, *(t.array for t in self._state.values())])[0]
+        with self._explained(entries):
+            try:
+                return program.run(entries, self._state)[0]
+            except AssumptionError:
+                return execute(plan_of(self.graph), [*entries, *(t.array for t in self._state.values())])[0]
 
     def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
         try:
@@ -277,10 +363,17 @@ class Model(Module):
             self._training_graph = enter_training(self.graph).graph
         return self._training_graph
 
+    def _traced_graph(self) -> Graph:
+        """Return the active graph with the patterns that have an op of their own as that; for compiled functions."""
+        active = self._active_graph()
+        if self._fused is None or self._fused[0] is not active:
+            self._fused = active, run_passes(active, FUSE).graph
+        return self._fused[1]
+
     def _interpret(
-        self, values: Sequence[Any], watch: Callable[[Value, Any], Any] | None = None
+        self, values: Sequence[Any], watch: Callable[[Value, Any], Any] | None = None, graph: Graph | None = None
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        graph = self._active_graph()
+        graph = graph or (self._active_graph() if MODE.trace is None else self._traced_graph())
         feeds = [_tensors(v) for v in [*fed(self._on_device(values), graph), *fresh_keys(graph, self._device)]]
         outs, updates = self._execute(graph, [*feeds, *self._state.values()], interpret=True, watch=watch)
         for key, new in updates.items():
@@ -288,8 +381,14 @@ class Model(Module):
         return tuple(_tensors(o) for o in outs), updates
 
     def _execute(self, graph: Graph, feeds: list[Any], **how: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        try:
+        with self._explained(feeds):
             return execute(plan_of(graph), feeds, **how)
+
+    @contextlib.contextmanager
+    def _explained(self, feeds: Sequence[Any]) -> Iterator[None]:
+        """Say of an error that may come of it that the file fixes the batch size."""
+        try:
+            yield
         except OnnxGradError as error:
             batch = next((f.shape[0] for f in feeds if getattr(f, "ndim", 0) >= 2), 1)
             if self._built.batch_was_fixed and batch > 1:

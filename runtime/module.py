@@ -13,6 +13,7 @@ import numpy as np
 
 from ..ops.types import is_float
 from .device import to_device
+from .grad_mode import MODE
 from .state_dict import IncompatibleKeys, load_into
 from .tensor import Tensor
 
@@ -260,6 +261,9 @@ class Module:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the parameters' gradients, or make them zeros."""
         for p in self.parameters():
+            if MODE.trace is not None:
+                MODE.trace.own(p)
+                MODE.trace.zeroed.add(id(p))
             if set_to_none:
                 p.grad = None
             elif p.grad is not None:

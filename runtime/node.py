@@ -31,10 +31,25 @@ _sequence = itertools.count()
 
 
 class _Late:
-    """The Tensor class and its quick constructor, which `runtime/tensor.py` puts here: it imports this module."""
+    """The Tensor class and its quick constructor, which `runtime/tensor.py` puts here: it imports this module.
+
+    Attributes:
+        traces: how many traces are under way, in all threads.
+    """
 
     tensor_class: type[Tensor]
     wrap: Callable[[Any], Tensor]
+    traces = 0
+
+
+def next_sequence() -> int:
+    """Return a number that grows from node to node."""
+    return next(_sequence)
+
+
+def count_traces(by: int) -> None:
+    """Note that traces begin or end."""
+    _Late.traces += by
 
 
 def introduce(tensor_class: type[Tensor], wrap: Callable[[Any], Tensor]) -> None:
@@ -224,9 +239,13 @@ class Node:
 
 def record(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
     """Compute an op on Tensors and, where a gradient may be asked for, put it on the tape."""
-    kernel = op.array_kernel
+    kernel = op.eager_kernel or op.array_kernel
     if kernel is None and op.composition is not None:
         return op.composition(*args, **attrs)
+    trace = MODE.trace if _Late.traces else None
+    if trace is not None:
+        trace.meet(args)
+        kernel = op
     tensor_class = _Late.tensor_class
     wanted, cut = False, None
     arrays: list[Any] = []
@@ -251,6 +270,8 @@ def record(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         raise _explained(error, op, arrays, attrs) from error
     if type(result) is tuple:
         outs = tuple([_out(r, args, arrays) for r in result])
+        if trace is not None:
+            trace.made(*outs)
         if cut is not None:
             for t in outs:
                 t._cut = cut
@@ -258,6 +279,8 @@ def record(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
             Node(op, tuple(args), attrs, outs, True)
         return outs
     out = _out(result, args, arrays)
+    if trace is not None:
+        trace.made(out)
     if cut is not None:
         out._cut = cut
     if wanted and (out._array.dtype.kind == "f" or is_float(out._array.dtype)):

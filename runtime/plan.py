@@ -167,16 +167,49 @@ def _step(
 
 
 def live_nodes(graph: Graph) -> list[Node]:
-    """Return the nodes that an output, an update or a symbol in an attribute depends on."""
+    """Return the nodes that an output or an update depends on, and those that alone bind a symbol of an attribute."""
+    binders: set[int] = set()
+    kept = _live(graph, binders)
+    while unbound := _unbound(graph, kept):
+        more = _first_binders(graph, unbound) - binders
+        if not more:
+            break
+        binders |= more
+        kept = _live(graph, binders)
+    return kept
+
+
+def _live(graph: Graph, binders: set[int]) -> list[Node]:
     live = {id(v) for v in (*graph.outputs, *graph.updates.values())}
-    needed = {s for node in graph.nodes for a in node.attrs.values() for s in dims.symbols_in(a)}
     kept: list[Node] = []
     for node in reversed(graph.nodes):
-        if any(id(v) in live or _binds_any(v, needed) for v in node.outputs):
+        if id(node) in binders or any(id(v) in live for v in node.outputs):
             kept.append(node)
             live.update(id(v) for v in node.inputs())
     kept.reverse()
     return kept
+
+
+def _unbound(graph: Graph, nodes: Sequence[Node]) -> set[str]:
+    """Return the symbols that attributes of these nodes mention before one of their values, or an entry, binds them."""
+    bound = {b.symbol for v in graph.entries for b in _bare(v)}
+    found: set[str] = set()
+    if not any(s not in bound for node in nodes for a in node.attrs.values() for s in dims.symbols_in(a)):
+        return found
+    for node in nodes:
+        for a in node.attrs.values():
+            found.update(s for s in dims.symbols_in(a) if s not in bound)
+        bound.update(b.symbol for v in node.outputs for b in _bare(v))
+    return found
+
+
+def _first_binders(graph: Graph, symbols: set[str]) -> set[int]:
+    missing, found = set(symbols), set()
+    for node in graph.nodes:
+        for b in (b for v in node.outputs for b in _bare(v) if b.symbol in missing):
+            missing.discard(b.symbol)
+            found.add(id(node))
+    return found
 
 
 def _bare(v: Value) -> Iterator[Bind]:
@@ -188,10 +221,6 @@ def _bare(v: Value) -> Iterator[Bind]:
     for axis, d in enumerate(v.type.contents or ()):
         if isinstance(d, Dim) and d.name is not None:
             yield Bind(d.name, axis, contents=True)
-
-
-def _binds_any(v: Value, needed: set[str]) -> bool:
-    return any(b.contents and b.symbol in needed for b in _bare(v))
 
 
 def _binds(v: Value, needed: set[str], bound: set[str]) -> Iterator[Bind]:

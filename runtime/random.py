@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..ops.errors import TraceError
 from ..ops.op import namespace
 from ..ops.types import Array
+from .grad_mode import MODE
 
 
 class Generator:
@@ -62,13 +64,14 @@ def initial_seed() -> int:
 
 
 def next_key(generator: Generator | None = None) -> Array:
-    """Return two fresh uint64: the key of one random op."""
-    return (generator or default_generator).next_key()
+    """Return two fresh uint64: the key of one random op; under a trace a Tensor that each run makes anew."""
+    g = generator or default_generator
+    return g.next_key() if MODE.trace is None else MODE.trace.key(g)
 
 
 def uniform(like: Array, low: float, high: float, generator: Generator | None = None) -> Array:
     """Return draws from [low, high), of the shape and element type and on the device of an array."""
-    g = generator or default_generator
+    g = _drawing(generator)
     with g._lock:
         drawn: Array = g.numpy.random(like.shape, dtype=np.float64 if like.dtype == np.float64 else np.float32)
     return namespace(like).asarray((low + (high - low) * drawn).astype(like.dtype))
@@ -76,7 +79,7 @@ def uniform(like: Array, low: float, high: float, generator: Generator | None = 
 
 def normal(like: Array, mean: float, std: float, generator: Generator | None = None) -> Array:
     """Return draws from a normal distribution, of the shape and element type and on the device of an array."""
-    g = generator or default_generator
+    g = _drawing(generator)
     with g._lock:
         drawn: Array = g.numpy.standard_normal(like.shape, dtype=np.float64 if like.dtype == np.float64 else np.float32)
     return namespace(like).asarray((mean + std * drawn).astype(like.dtype))
@@ -84,13 +87,27 @@ def normal(like: Array, mean: float, std: float, generator: Generator | None = N
 
 def integers(low: int, high: int, shape: tuple[int, ...], generator: Generator | None = None) -> Array:
     """Return int64 draws from [low, high)."""
-    g = generator or default_generator
+    g = _drawing(generator)
     with g._lock:
         return g.numpy.integers(low, high, shape)
 
 
 def permutation(n: int, generator: Generator | None = None) -> Array:
     """Return the numbers below n in random order."""
-    g = generator or default_generator
+    g = _drawing(generator)
     with g._lock:
         return g.numpy.permutation(n)
+
+
+def _drawing(generator: Generator | None) -> Generator:
+    """Return the generator that draws.
+
+    Raises:
+        TraceError: under a trace, which would freeze the numbers.
+    """
+    if MODE.trace is not None:
+        raise TraceError(
+            "random numbers drawn inside a compiled function would be the same in each run: draw them outside and pass "
+            "them as an argument (dropout is drawn anew in each run)"
+        )
+    return generator or default_generator

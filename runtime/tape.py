@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..ops.create import full_like
 from ..ops.errors import AutogradError
-from ..ops.op import namespace
-from ..ops.pointwise import cast
+from ..ops.op import eagerly, namespace
+from ..ops.pointwise import add, cast
 from ..ops.types import Array
-from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .grad_mode import MODE, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .node import AccumulateGrad, Edge, Node, Saved, SavedOutput
 from .tensor import Tensor
 
@@ -91,7 +93,7 @@ def grad(
     for i, (x, (node, index)) in enumerate(zip(xs, edges, strict=True)):
         g = arrived[node][index] if node in arrived else None
         if g is None and materialize_grads:
-            g = Tensor(namespace(x._array).zeros_like(x._array))
+            g = Tensor(_filled_like(x._array, 0))
         elif g is None and not allow_unused:
             raise AutogradError(
                 f"input {i} appears not to have been used in the graph; pass allow_unused=True if that is meant"
@@ -121,11 +123,18 @@ def _cotangent(t: Tensor, gradient: Any, index: int) -> Tensor:
     if gradient is None:
         if t.numel() != 1:
             raise AutogradError(f"grad can be implicitly created only for scalar outputs, found shape {t.shape}")
-        return Tensor(namespace(t._array).ones_like(t._array))
+        return Tensor(_filled_like(t._array, 1))
     g = gradient if isinstance(gradient, Tensor) else Tensor(namespace(t._array).asarray(gradient, t.dtype))
     if g.shape != t.shape:
         raise AutogradError(f"Mismatch in shape: the gradient has shape {g.shape}, the output {t.shape}")
     return g if g.dtype == t.dtype else cast(g, dtype=str(t.dtype))
+
+
+def _filled_like(array: Any, value: int) -> Any:
+    if hasattr(array, "interpret_priority"):
+        return full_like(array, shape=tuple(array.shape), value=value)
+    xp = namespace(array)
+    return xp.ones_like(array) if value else xp.zeros_like(array)
 
 
 def _flow(
@@ -140,7 +149,7 @@ def _flow(
     Gradients are Tensors where their computation is recorded, else plain arrays: the same ops compute on those.
     """
     arrived: Arrived = {}
-    with set_grad_enabled(create_graph), np.errstate(all="ignore"):
+    with set_grad_enabled(create_graph), np.errstate(all="ignore"), _eagerly():
         for t, g in zip(roots, gradients, strict=True):
             _arrive(arrived, t._grad_edge(), g if create_graph else g._array)
         order = _order(arrived)
@@ -160,6 +169,16 @@ def _flow(
             if not retain_graph:
                 node.release()
     return arrived
+
+
+@contextlib.contextmanager
+def _eagerly() -> Iterator[None]:
+    """Let ops on plain arrays use their compiled kernels."""
+    before, eagerly.on = eagerly.on, True
+    try:
+        yield
+    finally:
+        eagerly.on = before
 
 
 def _order(roots: Iterable[Node | AccumulateGrad]) -> list[Node]:
@@ -191,7 +210,7 @@ def _arrive(arrived: Arrived, edge: Edge, g: Any) -> None:
     if gs is None:
         gs = arrived[node] = [None] * (len(node.shapes) if isinstance(node, Node) else 1)
     held = gs[index]
-    gs[index] = g if held is None else held + g
+    gs[index] = g if held is None else held + g if MODE.trace is None else add(held, g)
 
 
 def _step(
@@ -223,7 +242,7 @@ def _step(
         if useful is not None and wanted is not None and edge[0] not in useful and edge not in wanted:
             continue
         g = entry()
-        if g.shape != a.shape:
+        if g.shape != a.shape and MODE.trace is None:
             raise AutogradError(f"{node.name} returned a gradient of shape {g.shape} for an input of shape {a.shape}")
         if g.dtype is not a.dtype and g.dtype != a.dtype:
             g = cast(g, dtype=str(a.dtype))
@@ -234,7 +253,7 @@ def _retain(node: Node, gs: Sequence[Any]) -> None:
     assert node.retained is not None
     for index, ref in node.retained:
         if (kept := ref()) is not None and (g := gs[index]) is not None:
-            g = g if isinstance(g, Tensor) else Tensor(g.copy())
+            g = g if isinstance(g, Tensor) else Tensor(g.copy() if MODE.trace is None else g)
             kept.grad = g if kept.grad is None else kept.grad + g
 
 
@@ -242,6 +261,9 @@ def _accumulate(leaf: Tensor, g: Any, seen: set[int]) -> None:
     """Add to `.grad`: in place where the sum is not recorded, and never into memory that something else sees."""
     if isinstance(g, Tensor):
         leaf.grad = g if leaf.grad is None else leaf.grad + g
+        return
+    if MODE.trace is not None:
+        MODE.trace.accumulate(leaf, g)
         return
     if leaf.grad is not None:
         held = leaf.grad._array

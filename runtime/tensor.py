@@ -15,12 +15,18 @@ import numpy as np
 from ..ops.errors import AutogradError, DTypeError
 from ..ops.op import Op, namespace
 from ..ops.types import Array, is_float
-from . import node as _node
+from . import eager as _eager, node as _node
 from .device import device, device_of
+from .exposed import expose, share
+from .grad_mode import MODE
 from .methods import Methods
 
 if TYPE_CHECKING:
     from .node import AccumulateGrad, Edge, Node
+
+
+changes = [0]
+"""How often any Tensor has been changed in place or given another array."""
 
 
 class Tensor(Methods):
@@ -52,9 +58,10 @@ class Tensor(Methods):
         if isinstance(data, Tensor):
             data = data._array
         elif not hasattr(data, "__array_interface__") and not hasattr(data, "__cuda_array_interface__"):
-            data = np.asarray(data)
-            if data.dtype == np.float64:
-                data = data.astype(Tensor.default_dtype)
+            if not hasattr(data, "interpret_priority"):
+                data = np.asarray(data)
+                if data.dtype == np.float64:
+                    data = data.astype(Tensor.default_dtype)
         elif isinstance(data, np.generic):
             data = np.asarray(data)
         if requires_grad:
@@ -62,6 +69,8 @@ class Tensor(Methods):
                 raise DTypeError(f"only floating point Tensors can require gradients, found {data.dtype}")
             self.requires_grad = True
         self._array = data
+        if MODE.trace is not None:
+            MODE.trace.made(self)
 
     @staticmethod
     def __interpret__(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
@@ -76,11 +85,20 @@ class Tensor(Methods):
     @property
     def data(self) -> Tensor:
         """A Tensor that shares the array and nothing else; assigning replaces the array and counts as a change."""
+        if MODE.trace is not None:
+            return MODE.trace.alias(self)  # type: ignore[no-any-return]
+        expose(self._array)
         return Tensor(self._array)
 
     @data.setter
     def data(self, value: Any) -> None:
-        self._array = value._array if isinstance(value, Tensor) else namespace(value).asarray(value)
+        if MODE.trace is not None:
+            MODE.trace.replace(self, value)
+        elif isinstance(value, Tensor):
+            self._array = value._array
+        else:
+            share(value)
+            self._array = namespace(value).asarray(value)
         self._bump()
 
     @property
@@ -131,6 +149,7 @@ class Tensor(Methods):
     @_version.setter
     def _version(self, value: int) -> None:
         self._shared_counter()[0] = value
+        changes[0] += 1
 
     def _shared_counter(self) -> list[int]:
         if self._counter is None:
@@ -139,6 +158,7 @@ class Tensor(Methods):
 
     def _bump(self) -> None:
         self._shared_counter()[0] += 1
+        changes[0] += 1
 
     def _grad_edge(self) -> Edge:
         """Return where its gradient goes; a leaf's end is made when first asked for and lives with the graph."""
@@ -181,10 +201,16 @@ class Tensor(Methods):
 
     def item(self) -> Any:
         """Return the only element as a Python number."""
+        self._readable("item()")
         return self._array.item()
+
+    def _readable(self, what: str) -> None:
+        if MODE.trace is not None:
+            MODE.trace.read(self, what)
 
     def tolist(self) -> Any:
         """Return nested lists of numbers."""
+        self._readable("tolist()")
         return self._array.tolist()
 
     def numpy(self) -> Array:
@@ -195,7 +221,11 @@ class Tensor(Methods):
         """
         if self.requires_grad:
             raise AutogradError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-        return self._array.get() if hasattr(self._array, "get") else self._array
+        self._readable("numpy()")
+        if hasattr(self._array, "get"):
+            return self._array.get()
+        expose(self._array)
+        return self._array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Return the NumPy array, for functions that take one."""
@@ -203,7 +233,7 @@ class Tensor(Methods):
 
     def detach(self) -> Tensor:
         """Return a Tensor that shares the array and forgets where it came from."""
-        out = wrap(self._array)
+        out = wrap(self._array) if MODE.trace is None else MODE.trace.alias(self)
         out._counter = self._shared_counter()
         return out
 
@@ -267,20 +297,24 @@ class Tensor(Methods):
         """Return the truth of the only element."""
         if self.numel() != 1:
             raise AutogradError(f"Boolean value of Tensor with {self.numel()} values is ambiguous")
+        self._readable("bool()")
         return bool(self._array.item())
 
     def __float__(self) -> float:
         """Return the only element as a float."""
+        self._readable("float()")
         return float(self._array.item())
 
     def __int__(self) -> int:
         """Return the only element as an integer."""
+        self._readable("int()")
         return int(self._array.item())
 
     def __index__(self) -> int:
         """Return the only element of an integer Tensor, for indexing."""
         if self.dtype.kind not in "iu":
             raise TypeError("only integer tensors of a single element can be converted to an index")
+        self._readable("an index")
         return self._array.item()  # type: ignore[no-any-return]
 
     def __format__(self, spec: str) -> str:
@@ -322,3 +356,4 @@ def wrap(array: Any) -> Tensor:
 
 
 _node.introduce(Tensor, wrap)
+_eager.accelerate()

@@ -1,6 +1,7 @@
 """Fixtures and marks that every test folder shares."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from .shared_data import find_shared
+
+# The tests' objects lie in a folder of their own, kept between runs as a user's are.
+os.environ.setdefault("ONNXGRAD_CACHE", str(Path(tempfile.gettempdir()) / f"onnxgrad-tests-{os.getuid()}"))
 
 settings.register_profile(
     "onnxgrad",

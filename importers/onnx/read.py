@@ -1,31 +1,36 @@
 """A file becomes a ModelProto without weights, and the weights as arrays.
 
-The weights leave the protobuf as they are read: one copy of them is in memory afterwards, two at the peak. External
-data are opened only inside the model's folder (or the folder that the model file links into, as the Hugging Face cache
-does).
+Large weights of large files are not even parsed: `wire` finds where they lie, and they stay there until somebody wants
+them (`runtime.stored`). Other weights leave the protobuf as they are read. External data are opened only inside the
+model's folder (or the folder that the model file links into, as the Hugging Face cache does).
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ...ops.budget import check_size
 from ...ops.errors import ExternalDataError, MissingFileError, NotOnnxError
 from ...ops.types import Array
+from ...runtime.stored import SUPPORTED, StoredArray, StoredFile
 from .tensors import dtype_of, to_array
+from .wire import LARGE_BYTES, Span, without_weights
 
 if TYPE_CHECKING:
     import onnx
 
 STRIP_BYTES = 1024
 """Tensors of at least this many bytes leave the protobuf."""
+
+STORED_BYTES = 1 << 22
+"""Weights stay in files of at least this many bytes."""
 
 
 DATA_FIELDS = (
@@ -41,19 +46,24 @@ class Weights:
 
     Attributes:
         proto: the model without the data of its large tensors.
-        arrays: data by `id` of the light TensorProto that stays in `proto`.
+        arrays: data, or where they lie, by `id` of the light TensorProto that stays in `proto`.
         external: whether any tensor came from a file beside the model.
     """
 
     proto: onnx.ModelProto
-    arrays: dict[int, Array] = field(default_factory=dict)
+    arrays: dict[int, Array | StoredArray] = field(default_factory=dict)
     keep: list[Any] = field(default_factory=list)
     external: bool = False
 
     def read(self, t: onnx.TensorProto) -> Array:
         """Return the data of a tensor of the model."""
-        array = self.arrays.get(id(t))
-        return to_array(t) if array is None else array
+        found = self.find(t)
+        return found.read() if isinstance(found, StoredArray) else found
+
+    def find(self, t: onnx.TensorProto) -> Array | StoredArray:
+        """Return the data of a tensor of the model, or where they lie."""
+        found = self.arrays.get(id(t))
+        return to_array(t) if found is None else found
 
 
 def read_model(path: str | os.PathLike[str]) -> Weights:
@@ -68,6 +78,13 @@ def read_model(path: str | os.PathLike[str]) -> Weights:
     if file.is_dir():
         raise NotOnnxError(f"{file} is a folder; pass the .onnx file in it")
     try:
+        if SUPPORTED and file.stat().st_size >= STORED_BYTES:
+            stored = StoredFile(file)
+            found = without_weights(stored.mapped())
+            if found is not None:
+                light, spans = found
+                places: dict[int, Place] = {i: (stored, span) for i, span in spans.items()}
+                return strip(parse(light, str(file)), file, places)
         data = file.read_bytes()
     except FileNotFoundError as error:
         raise MissingFileError(f"cannot read {file}: {error.strerror}") from error
@@ -76,6 +93,20 @@ def read_model(path: str | os.PathLike[str]) -> Weights:
     model = parse(data, str(file))
     del data
     return strip(model, file)
+
+
+def read_bytes(data: bytes, name: str) -> Weights:
+    """Read a model from the bytes of a file.
+
+    Raises:
+        NotOnnxError: if they are not a complete ONNX protobuf.
+        ExternalDataError: if it has external data.
+    """
+    found = without_weights(data) if len(data) >= STORED_BYTES else None
+    if found is None:
+        return strip(parse(data, name), None)
+    light, spans = found
+    return strip(parse(light, name), None, {i: (data, span) for i, span in spans.items()})
 
 
 def parse(data: bytes, where: str) -> onnx.ModelProto:
@@ -129,17 +160,31 @@ def tensors_of(graph: onnx.GraphProto) -> Iterator[tuple[Any, onnx.TensorProto]]
                 yield from tensors_of(g)
 
 
-def strip(model: onnx.ModelProto, file: Path | None) -> Weights:
-    """Take the data of large and external tensors out of a model."""
+Place: TypeAlias = "tuple[StoredFile | bytes, Span]"
+"""Which bytes of what hold the data of a tensor."""
+
+
+def strip(model: onnx.ModelProto, file: Path | None, places: Mapping[int, Place] | None = None) -> Weights:
+    """Take the data of large and external tensors out of a model.
+
+    Args:
+        model: as it was parsed.
+        file: where it was read.
+        places: of data that were not parsed, by the number of the initializer.
+    """
     import onnx
 
-    taken: list[Array | None] = []
+    taken: list[Array | StoredArray | None] = []
     external = False
-    for _, t in tensors_of(model.graph):
+    files: dict[Path, StoredFile] = {}
+    for i, (_, t) in enumerate(tensors_of(model.graph)):  # the model's initializers come first
         is_external = t.data_location == onnx.TensorProto.EXTERNAL
         external |= is_external
-        if is_external:
-            taken.append(_external(t, file))
+        placed = _placed(t, places[i]) if places and i in places else None
+        if placed is not None:
+            taken.append(placed)
+        elif is_external:
+            taken.append(_external(t, file, files))
         elif _nbytes(t) >= STRIP_BYTES and t.data_type != onnx.TensorProto.STRING:
             array = to_array(t)
             taken.append(array if array.flags.writeable and array.base is None else array.copy())
@@ -162,7 +207,26 @@ def _nbytes(t: onnx.TensorProto) -> int:
     return int(t.ByteSize())
 
 
-def _external(t: onnx.TensorProto, file: Path | None) -> Array:
+def _placed(t: onnx.TensorProto, place: Place) -> Array | StoredArray | None:
+    """Return a tensor's data, which were not parsed; None where they are not plain, and are in the tensor again."""
+    holder, span = place
+    size = span.end - span.start
+    plain = t.data_location != t.EXTERNAL and t.data_type != t.STRING and t.data_type in t.DataType.values()
+    plain = plain and not any(len(getattr(t, name)) for name in DATA_FIELDS if name.endswith("_data"))
+    if plain and t.data_type != t.UNDEFINED and all(d >= 0 for d in t.dims):
+        dtype = dtype_of(t.data_type)
+        if _bits(dtype) % 8 == 0 and math.prod(t.dims) * dtype.itemsize == size:
+            if isinstance(holder, StoredFile):
+                return StoredArray(holder, span.start, dtype, t.dims)
+            out = np.empty(tuple(t.dims), dtype)
+            out.reshape(-1).view(np.uint8)[...] = np.frombuffer(holder, np.uint8, size, span.start)
+            return out
+    data = holder.mapped() if isinstance(holder, StoredFile) else holder
+    t.raw_data = data[span.start : span.end]
+    return None
+
+
+def _external(t: onnx.TensorProto, file: Path | None, files: dict[Path, StoredFile]) -> Array | StoredArray:
     info = {e.key: e.value for e in t.external_data}
     location = info.get("location", "")
     what = f"tensor {t.name!r}: external data {location!r}"
@@ -193,6 +257,10 @@ def _external(t: onnx.TensorProto, file: Path | None) -> Array:
             f.seek(offset)
             copy.raw_data = f.read(length)
         return to_array(copy)
+    if SUPPORTED and size >= STORED_BYTES and length >= LARGE_BYTES:
+        if source not in files:
+            files[source] = StoredFile(source)
+        return StoredArray(files[source], offset, dtype, t.dims)
     return np.fromfile(source, dtype=dtype, count=count, offset=offset).reshape(tuple(t.dims))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ...ops.errors import SaveError
 from ...ops.types import Array
 from ...runtime.model import Model
+from ...runtime.stored import StoredTensor, lying
 from .read import DATA_FIELDS, STRIP_BYTES, tensors_of
 from .source import OnnxSource
 from .tensors import dtype_of, to_array, to_proto
@@ -102,11 +103,13 @@ def _current(source: OnnxSource, state: dict[str, Any], place: onnx.TensorProto,
     """Return the tensor's values now, in the file's element type, or None where the file holds them already."""
     stripped = source.weights.arrays.get(id(place))
     if name is not None and name in state:
-        array = np.asarray(state[name].detach().numpy()).astype(dtype_of(place.data_type), copy=False)
+        held = state[name]
+        array = lying(held.stored) if isinstance(held, StoredTensor) else np.asarray(held.detach().numpy())
+        array = array.astype(dtype_of(place.data_type), copy=False)
     elif name is not None and name in source.replaced:
         array = source.replaced[name]
     else:
-        return stripped
+        return None if stripped is None else lying(stripped)
     if stripped is None:
         old = to_array(place)
         if old.shape == array.shape and old.tobytes() == array.tobytes():

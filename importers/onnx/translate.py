@@ -18,6 +18,7 @@ from ...ops.types import Array, TensorType, ValueType, is_float
 from ...runtime.body import Body
 from ...runtime.graph import Graph, Value
 from ...runtime.report import Role
+from ...runtime.stored import StoredArray
 from . import ops as _bindings
 from .check import check_functions, sorted_nodes
 from .late import postponed
@@ -79,7 +80,7 @@ class Imported:
     """
 
     graph: Graph
-    arrays: dict[str, Array]
+    arrays: dict[str, Array | StoredArray]
     places: dict[str, Any]
     roles: dict[str, Role]
     batch: Dim | None
@@ -102,7 +103,7 @@ class Translator:
         self.replaced = replaced or {}
         self.roles = Roles(self.model)
         self.found_roles: dict[str, Role] = {}
-        self.arrays: dict[str, Array] = {}
+        self.arrays: dict[str, Array | StoredArray] = {}
         self.places: dict[str, Any] = {}
         self.functions = {
             (f.domain if f.domain != "ai.onnx" else "", f.name, getattr(f, "overload", "")): f
@@ -142,7 +143,7 @@ class Translator:
             if t.name in seen:
                 raise InvalidGraphError(f"two initializers are named {t.name!r}")
             seen.add(t.name)
-            scope.values[t.name] = self._tensor(t.name, t, self.weights.read(t))
+            scope.values[t.name] = self._tensor(t.name, t, self.weights.find(t))
         for sparse in proto.sparse_initializer:
             scope.values[sparse.values.name] = self._tensor(sparse.values.name, None, densify(sparse))
         outer = scope.parent.names() if scope.parent else frozenset()
@@ -151,17 +152,20 @@ class Translator:
             if o.name not in scope.names():
                 raise InvalidGraphError(f"graph {proto.name!r}: output {o.name!r} is never defined")
 
-    def _tensor(self, name: str, place: Any, array: Array) -> Value:
+    def _tensor(self, name: str, place: Any, given: Array | StoredArray) -> Value:
         """Return a tensor of the file as a parameter, a buffer or a constant."""
-        array = self.replaced.get(name, array)
+        array: Any = self.replaced.get(name, given)
         if place is not None and self.places.get(name) is place and name in self.root.state:
             return self.root.state[name]
         role = self.roles.role(name, array)
         if name in self.found_roles and name in self.root.state:
             name = self._unused(name)
         self.found_roles[name] = role
+        constant = role.kind == "constant" or not is_float(array.dtype)
+        if constant and isinstance(array, StoredArray):
+            array = array.read()
         self.arrays[name], self.places[name] = array, place
-        if role.kind == "constant" or not is_float(array.dtype):
+        if constant:
             return self.root.constant(array, name)
         return self.root.add_state(name, TensorType(array.dtype, tuple(array.shape)))
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...ops.types import Array, is_float
 from ...runtime.report import Role
+from ...runtime.stored import StoredArray, lying
 
 if TYPE_CHECKING:
     import onnx
@@ -119,7 +120,7 @@ class Roles:
 
         visit(graph)
 
-    def role(self, name: str, array: Array) -> Role:
+    def role(self, name: str, array: Array | StoredArray) -> Role:
         """Return the role of a tensor, and the reason."""
         if not is_float(array.dtype):
             return Role("constant", f"{array.dtype} values have no gradient")
@@ -172,7 +173,7 @@ class Roles:
                 continue
             yield use, via
 
-    def _judge(self, use: _Use, via: tuple[str, ...], array: Array, name: str) -> Role:
+    def _judge(self, use: _Use, via: tuple[str, ...], array: Array | StoredArray, name: str) -> Role:
         op, where = use.node.op_type, f"{use.node.op_type} {use.node.name!r}".replace(" ''", "")
         through = f" through {', '.join(dict.fromkeys(via))}" if via else ""
         if array.size == 1 and name not in self._named_by_module and ("Expand" in via or not WRAPPERS.issuperset(via)):
@@ -202,7 +203,7 @@ class Roles:
             return self._operand(use, where, through, array, name)
         return Role("constant", f"input {use.index} of {where}{through}, not a weight position")
 
-    def _operand(self, use: _Use, where: str, through: str, array: Array, name: str) -> Role:
+    def _operand(self, use: _Use, where: str, through: str, array: Array | StoredArray, name: str) -> Role:
         others = [n for i, n in enumerate(use.node.input) if i != use.index]
         other_ops = {use.scope.made_by[n].op_type for n in others if n in use.scope.made_by}
         if array.size == 1:
@@ -226,9 +227,9 @@ class Roles:
         return Role("parameter", f"operand of {where}{through}")
 
 
-def looks_like_mask(array: Array) -> bool:
+def looks_like_mask(array: Array | StoredArray) -> bool:
     """Whether an array holds a few values of which one is 0 and one is huge, or only 0 and 1."""
-    sample = array.reshape(-1)[:65536]
+    sample = lying(array).reshape(-1)[:65536]
     values = np.unique(sample.astype(np.float64))
     if values.size > 2 or values.size == 0:
         return False
@@ -236,14 +237,15 @@ def looks_like_mask(array: Array) -> bool:
     return huge or (values.size == 2 and values.tolist() == [0.0, 1.0])
 
 
-def varies(array: Array) -> bool:
+def varies(array: Array | StoredArray) -> bool:
     """Whether an array holds different values."""
-    return bool(array.size > 1 and (array != array.reshape(-1)[0]).any())
+    flat = lying(array).reshape(-1)
+    return bool(flat.size > 1 and ((flat[:4096] != flat[0]).any() or (flat != flat[0]).any()))
 
 
-def looks_counted(array: Array) -> bool:
+def looks_counted(array: Array | StoredArray) -> bool:
     """Whether an array holds whole numbers, three different ones or more: positions, a grid, sizes of anchors."""
-    values = array.reshape(-1)[:65536].astype(np.float64)
+    values = lying(array).reshape(-1)[:65536].astype(np.float64)
     return bool(np.isfinite(values).all() and np.array_equal(values, np.round(values)) and np.unique(values).size > 2)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...ops import index as index_ops, layout
+from ...ops.dims import Dim
 from ...ops.errors import OpError
 from ..grad_mode import MODE
 
@@ -27,6 +28,8 @@ def take(x: Any, index: Any) -> Tensor:
     """Return the elements of a Tensor at an index; views where the index has no arrays."""
     from ..tensor import wrap
 
+    if MODE.trace is not None:
+        return MODE.trace.take(x, index)  # type: ignore[no-any-return]
     plain = plain_index(index)
     if not (x.requires_grad and MODE.enabled):
         array = x._array[plain]
@@ -34,7 +37,12 @@ def take(x: Any, index: Any) -> Tensor:
         if getattr(out._array, "base", None) is not None:
             out._counter = x._shared_counter()
         return out
-    return _take(x, _complete(plain, x.ndim))  # type: ignore[no-any-return]
+    return taken(x, plain)
+
+
+def taken(x: Any, index: Any) -> Tensor:
+    """Return the elements at an index, made of ops."""
+    return _take(x, _complete(index, x.ndim))  # type: ignore[no-any-return]
 
 
 def _is_array(i: Any) -> bool:
@@ -72,6 +80,8 @@ def _take(x: Any, entries: list[Any]) -> Any:
         if _is_array(i):
             arrays.append((len(shape), i))
             shape.append(n)
+        elif isinstance(i, slice) and i == slice(None):
+            shape.append(n)
         elif isinstance(i, slice):
             first, last, step = i.indices(n)
             size = len(range(first, last, step))
@@ -82,10 +92,13 @@ def _take(x: Any, entries: list[Any]) -> Any:
                 axes.append(axis)
             shape.append(size)
         else:
-            k = int(i)
-            if not -n <= k < n:
+            k: Any = int(i)
+            if isinstance(n, Dim) and k in (0, -1):
+                k = n + k if k else 0
+            elif not -n <= k < n:
                 raise IndexError(f"index {k} is out of bounds for dimension {axis} with size {n}")
-            k %= n
+            else:
+                k %= n
             starts.append(k)
             stops.append(k + 1)
             steps.append(1)
@@ -104,6 +117,8 @@ def _gathered(x: Any, arrays: list[tuple[int, Any]]) -> Any:
     """Take by integer arrays, which broadcast; their axes come where they stood, or first where they were apart."""
     places = [p for p, _ in arrays]
     for p, i in arrays:
+        if hasattr(i, "interpret_priority"):
+            continue
         if i.size and not (-x.shape[p] <= i.min() and i.max() < x.shape[p]):
             raise IndexError(f"index {int(i.max())} is out of bounds for dimension {p} with size {x.shape[p]}")
     if len(arrays) == 1:

@@ -13,6 +13,9 @@ Self = TypeVar("Self", bound="InPlace")
 
 
 def _plain(value: Any) -> Any:
+    """Return the array of a Tensor; under a trace the Tensor, without its past."""
+    if MODE.trace is not None:
+        return value.detach() if hasattr(value, "detach") else value
     return getattr(value, "_array", value)
 
 
@@ -41,6 +44,10 @@ class InPlace:
 
     def _write(self: Self, value: Any, where: Any = ...) -> Self:
         self._changeable(value)
+        if MODE.trace is not None:
+            MODE.trace.overwrite(self, value, where)
+            self._bump()  # type: ignore[attr-defined]
+            return self
         try:
             self._array[where] = _plain(value)
         except ValueError as error:
@@ -51,6 +58,10 @@ class InPlace:
     def _update(self: Self, function: str, value: Any) -> Self:
         """Put function(self, value) in the place of self."""
         self._changeable(value)
+        if MODE.trace is not None:
+            MODE.trace.update(self, function, value)
+            self._bump()  # type: ignore[attr-defined]
+            return self
         x = self._array
         try:
             getattr(namespace(x), function)(x, _plain(value), out=x, casting="same_kind")
@@ -63,7 +74,7 @@ class InPlace:
         """Overwrite the elements at the index."""
         from .indexing import plain_index
 
-        self._write(value, plain_index(index))
+        self._write(value, index if MODE.trace is not None else plain_index(index))
 
     def copy_(self: Self, other: Any) -> Self:
         """Overwrite the elements with those of another."""
@@ -104,6 +115,8 @@ class InPlace:
     def clamp_(self: Self, min: Any = None, max: Any = None) -> Self:
         """Keep the elements between min and max."""
         self._changeable(min, max)
+        if MODE.trace is not None:
+            return self._write(_plain(self).clamp(_plain(min), _plain(max)))
         return self._write(namespace(self._array).clip(self._array, _plain(min), _plain(max)))
 
     def uniform_(self: Self, low: float = 0.0, high: float = 1.0) -> Self:

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...ops import index as index_ops, layout, reduce as red
+from ...ops.dims import Dim
 from ...ops.errors import ShapeError
+from ..grad_mode import MODE
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
 
-def _sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
+def _sizes(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return sizes or axes that came one by one or as one sequence."""
     given = args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args
-    return tuple(int(n) for n in given)
+    return tuple(n if isinstance(n, Dim) else int(n) for n in given)
 
 
 class Shapes:
@@ -64,7 +66,7 @@ class Shapes:
             ShapeError: where that is not possible without a copy.
         """
         out = self.reshape(*shape)
-        if out._array.size and not _shares(out._array, self._array):
+        if MODE.trace is None and out._array.size and not _shares(out._array, self._array):
             raise ShapeError(
                 "view size is not compatible with input tensor's size and stride. Use .reshape(...) instead."
             )
@@ -207,11 +209,13 @@ class Shapes:
     def contiguous(self) -> Tensor:
         """Return it with its elements in row-major order; itself where they are."""
         out: Any = self
-        return out if self._array.flags.c_contiguous else out.clone()  # type: ignore[no-any-return]
+        return out if MODE.trace is not None or self._array.flags.c_contiguous else out.clone()  # type: ignore[no-any-return]
 
     def clone(self) -> Tensor:
         """Return a copy through which gradients flow."""
         out: Tensor = layout.identity(self)
+        if MODE.trace is not None:
+            return out
         out._array, out._counter = self._array.copy(order="C"), None
         return out
 

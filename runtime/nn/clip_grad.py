@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterable
 
-from ...ops.errors import TrainingError
+from ...ops.errors import TraceError, TrainingError
 from ...ops.op import namespace
+from ..grad_mode import MODE
 from ..tensor import Tensor
 
 
@@ -19,6 +22,8 @@ def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_n
     Raises:
         TrainingError: if it is not finite and `error_if_nonfinite`.
     """
+    if MODE.trace is not None:
+        return _traced_norm([t.detach() for t in tensors], norm_type, error_if_nonfinite)
     arrays = [t.array for t in tensors]
     if not arrays:
         return Tensor(0.0)
@@ -33,6 +38,21 @@ def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_n
     return Tensor(total)
 
 
+def _traced_norm(tensors: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> Tensor:
+    if error_if_nonfinite:
+        raise TraceError("error_if_nonfinite inside a compiled function would hang on values; check the norm outside")
+    if not tensors:
+        return Tensor(0.0)
+    wide = [t if t.dtype.itemsize >= 4 else t.float() for t in tensors]
+    if norm_type in (math.inf, -math.inf):
+        ends = [t.abs().max() if norm_type > 0 else t.abs().min() for t in wide]
+        largest: Tensor = functools.reduce(Tensor.maximum if norm_type > 0 else Tensor.minimum, ends)
+        return largest
+    powers = [(t * t if norm_type == 2 else t.abs() ** norm_type).sum() for t in wide]
+    total: Tensor = functools.reduce(Tensor.__add__, powers)
+    return total.sqrt() if norm_type == 2 else total ** (1 / norm_type)
+
+
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> Tensor:
@@ -43,6 +63,11 @@ def clip_grad_norm_(
     """
     grads = _with_gradients(parameters)
     total = get_total_norm(grads, norm_type, error_if_nonfinite)
+    if MODE.trace is not None:
+        scale = (max_norm / (total + 1e-6)).clamp(max=1.0)
+        for g in grads:
+            g.mul_(scale if g.dtype == scale.dtype else scale.to(g.dtype))
+        return total
     factor = total.array.dtype.type(max_norm) / (total.array + total.array.dtype.type(1e-6))
     for g in grads:
         g.mul_(namespace(factor).minimum(factor, 1.0).astype(g.dtype))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...ops.errors import InputError
 from ...ops.op import namespace
+from ...ops.optimize import adam_update
 from ...ops.types import Array
 from .optimizer import Optimizer, checked
 
@@ -70,6 +71,30 @@ class Adam(Optimizer):
         xp.divide(m, s, out=s)
         s *= lr / (1 - b1 ** state["step"])
         xp.subtract(p, s, out=p)
+
+    def _trace(
+        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+        mean, square, *largest = [state(name) for name in names]
+        new = adam_update(
+            p, g, mean, square, largest[0] if largest else None, numbers, decays=bool(group["weight_decay"]),
+            decoupled=self.decoupled,
+        )  # fmt: skip
+        return new[0], dict(zip(names, new[1:], strict=True))
+
+    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+        step, (b1, b2), decay = state.get("step", 0) + 1, group["betas"], group["weight_decay"]
+        return [
+            1 - group["lr"] * decay if self.decoupled else decay, 1 - b1, b2, 1 - b2, math.sqrt(1 - b2**step),
+            group["eps"], group["lr"] / (1 - b1**step),
+        ]  # fmt: skip
+
+    def _advance(self, state: dict[str, Any]) -> None:
+        state["step"] = state.get("step", 0) + 1
+
+    def _age(self, state: dict[str, Any]) -> Any:
+        return state.get("step", 0)
 
 
 class AdamW(Adam):

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ...ops.errors import AutogradError, InputError
+from ...ops.errors import AutogradError, InputError, TraceError
 from ...ops.op import namespace
 from ...ops.types import Array
-from ..grad_mode import enable_grad
+from ..grad_mode import MODE, enable_grad
 from ..tensor import Tensor
 
 
@@ -73,6 +73,9 @@ class Optimizer:
         """Forget the gradients, or make them zeros."""
         for group in self.param_groups:
             for p in group["params"]:
+                if MODE.trace is not None:
+                    MODE.trace.own(p)
+                    MODE.trace.zeroed.add(id(p))
                 if set_to_none:
                     p.grad = None
                 elif p.grad is not None:
@@ -88,6 +91,9 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        if MODE.trace is not None:
+            MODE.trace.step(self)
+            return loss
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -103,6 +109,36 @@ class Optimizer:
     def _update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Change p in place by its gradient g, which stays as it is."""
         raise NotImplementedError
+
+    def _trace(
+        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the new parameter and the new state as graph values; for compiled steps.
+
+        Args:
+            p: the parameter.
+            g: its gradient.
+            state: returns a piece of state by its name.
+            group: the settings; of floats only whether they are 0 may be read.
+            numbers: the vector that `_numbers` gives at each step.
+
+        Raises:
+            TraceError: if the optimizer has no compiled step.
+        """
+        raise TraceError(
+            f"{type(self).__name__} has no compiled step; call optimizer.step() outside the compiled function"
+        )
+
+    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+        """Return what the coming step's formula reads of settings and state."""
+        return []
+
+    def _advance(self, state: dict[str, Any]) -> None:
+        """Count a step in the state."""
+
+    def _age(self, state: dict[str, Any]) -> Any:
+        """Return what parameters of a group have to share so that their numbers are the same."""
+        return None
 
     def _scratch(self, like: Array, slot: int = 0) -> Array:
         """Return an array like this one that is free until the next parameter."""

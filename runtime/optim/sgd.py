@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...ops.errors import InputError
 from ...ops.op import namespace
+from ...ops.optimize import sgd_update
 from ...ops.types import Array
 from .optimizer import Optimizer, checked
 
@@ -63,3 +64,17 @@ class SGD(Optimizer):
                 g = buffer
         xp.multiply(g, group["lr"], out=s)
         xp.subtract(p, s, out=p)
+
+    def _trace(
+        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        buffer = state("momentum_buffer") if group["momentum"] else None
+        new = sgd_update(p, g, buffer, numbers, decays=bool(group["weight_decay"]), nesterov=bool(group["nesterov"]))
+        return new[0], {} if buffer is None else {"momentum_buffer": new[1]}
+
+    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+        keep = 1 - group["dampening"] if "momentum_buffer" in state else 1.0
+        return [group["lr"], group["weight_decay"], group["momentum"], keep]
+
+    def _age(self, state: dict[str, Any]) -> Any:
+        return "momentum_buffer" in state

@@ -16,14 +16,17 @@ from ...ops.op import namespace
 from ...ops.types import Array
 from ...runtime import optim
 from ...runtime.grad_mode import no_grad
+from ...runtime.model import Model
 from ...runtime.module import Module
+from ...runtime.nn.clip_grad import clip_grad_norm_
 from ...runtime.weights_file import save_weights
-from .examples import Examples, Inputs, as_examples, divide
+from .examples import Batch, Examples, Inputs, as_examples, divide
 from .network import CACHE_BYTES, Network
 from .objective import Objective, finite
 from .progress import Progress, Tally
 from .result import FinetuneResult
 from .scopes import kept_mode, only, seeded
+from .step import CompiledStep
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,6 +62,7 @@ def finetune(
     checkpoint_path: str | os.PathLike[str] | None = None,
     on_epoch: Callable[[dict[str, Any]], Any] | None = None,
     progress: bool | Console = True,
+    compile: bool | None = None,
 ) -> FinetuneResult:
     """Train a model on examples, watch it on others, and leave it with the best weights.
 
@@ -90,6 +94,9 @@ def finetune(
         checkpoint_path: where to keep the best weights meanwhile, as safetensors.
         on_epoch: called with each epoch's record; returning True ends the training.
         progress: show it if stderr is a terminal; or the console to show it on.
+        compile: run steps as one compiled program, from the second on; where that cannot be, a warning says why. By
+            default an imported model with a loss given by its name is compiled: a function or module of one's own may
+            hold Python that is not to be frozen, and is compiled on request.
 
     Raises:
         InputError: if data and model do not fit.
@@ -121,6 +128,8 @@ def finetune(
         if not ps:
             raise TrainingError("no parameter trains: all are frozen, or the file has none (see `model.report()`)")
         loop.optimizer = make(ps, lr, weight_decay) if make is not None else optimizer(ps)  # type: ignore[operator]
+        if compile or (compile is None and loop.objective.named and isinstance(model, Model)):
+            loop.compiled = CompiledStep(loop.network, loop.objective, loop.optimizer, clip_norm)
         return loop.run(epochs, patience, best_checkpoint, on_epoch)
 
 
@@ -162,6 +171,7 @@ class _Loop:
         self.optimizer: Any = None
         self.lr, self.cosine, self.done, self.planned = 1e-3, False, 0, 0
         self.clip_norm: float | None = None
+        self.compiled: CompiledStep | None = None
         self.checkpoint_path: str | os.PathLike[str] | None = None
         self.result = FinetuneResult()
         self.best_loss = math.inf
@@ -228,26 +238,40 @@ class _Loop:
         self.progress.begin(name, self.examples.count(self.batch_size))
         tally = Tally()
         for x, y in self.examples.batches(self.batch_size, self.rng):
-            self.optimizer.zero_grad()
-            for out, loss, targets, weight in self.network.parts((self._augmented(x), y)):
-                value = loss.item()
-                if not finite(value):
-                    raise NonFiniteLossError(
-                        f"the loss became {value} in {name} (learning rate {self._rate():g}): the best weights so far "
-                        "are kept; try a smaller lr or clip_norm=1"
-                    )
-                loss.backward(namespace(loss.array).full(loss.shape, weight, loss.dtype))
-                tally.add(value, targets, self.objective.correct(out, targets) if self.objective.classes else None)
-            if self.clip_norm is not None:
-                _clip(self.parameters, self.clip_norm)
+            x = self._augmented(x)
             if self.cosine and self.planned:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.lr * 0.5 * (1 + math.cos(math.pi * self.done / self.planned))
-            self.optimizer.step()
+            made = self.compiled(x, y) if self.compiled is not None and self.done else None
+            if made is None:
+                self._step((x, y), tally, name)
+            else:
+                self._count(tally, name, made[0], made[1], y)
             self.done += 1
             self.progress.step(tally)
         self.optimizer.zero_grad()
         return tally.record()
+
+    def _step(self, batch: Batch, tally: Tally, name: str) -> None:
+        """Take a step, op by op."""
+        self.optimizer.zero_grad()
+        for out, loss, targets, weight in self.network.parts(batch):
+            self._count(tally, name, out, loss, targets)
+            loss.backward(namespace(loss.array).full(loss.shape, weight, loss.dtype))
+            if self.compiled is not None:
+                self.compiled.seen(out)
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.parameters, self.clip_norm)
+        self.optimizer.step()
+
+    def _count(self, tally: Tally, name: str, out: Any, loss: Any, targets: Array) -> None:
+        value = loss.item()
+        if not finite(value):
+            raise NonFiniteLossError(
+                f"the loss became {value} in {name} (learning rate {self._rate():g}): the best weights so far "
+                "are kept; try a smaller lr or clip_norm=1"
+            )
+        tally.add(value, targets, self.objective.correct(out, targets) if self.objective.classes else None)
 
     def _augmented(self, x: Inputs) -> Inputs:
         if self.augment is None:
@@ -324,14 +348,3 @@ def _positive(**numbers: float) -> None:
     for name, value in numbers.items():
         if not value > 0:
             raise InputError(f"{name} is more than 0, found {value}")
-
-
-def _clip(parameters: Sequence[Any], limit: float) -> None:
-    """Scale gradients down to a norm."""
-    total = math.sqrt(
-        sum(float((p.grad.array.astype(np.float64) ** 2).sum()) for p in parameters if p.grad is not None)
-    )
-    if total > limit:
-        for p in parameters:
-            if p.grad is not None:
-                p.grad.data = p.grad.array * np.asarray(limit / total, p.grad.dtype)

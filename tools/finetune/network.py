@@ -99,10 +99,18 @@ class Network:
             self.one_by_one = True
             yield out, found, y[i : i + 1], 1 / len(y)
 
-    def _forward(self, x: Inputs) -> Any:
+    def features_of(self, x: Inputs) -> Inputs:
+        """Return what the frozen layers make of a batch, or the batch where nothing is split off."""
         if self.prefix is None:
-            return self._whole(mapped(x, lambda a: to_device(a, self.device)))
-        return self.prefix(*(arrays_of(x) if self.cached else self._features(x, max(map(rows_of, arrays_of(x))))))
+            return mapped(x, lambda a: to_device(a, self.device))
+        return tuple(arrays_of(x) if self.cached else self._features(x, max(map(rows_of, arrays_of(x)))))
+
+    def of_features(self, features: Inputs) -> Any:
+        """Return the output for what `features_of` gives."""
+        return self._whole(features) if self.prefix is None else self.prefix(*arrays_of(features))
+
+    def _forward(self, x: Inputs) -> Any:
+        return self.of_features(self.features_of(x))
 
     def _whole(self, x: Inputs) -> Any:
         if self.objective.logits and isinstance(self.model, Model):

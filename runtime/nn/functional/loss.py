@@ -40,6 +40,8 @@ def cross_entropy(
     axis = 0 if input.ndim == 1 else 1
     if not 0 <= label_smoothing <= 1:
         raise OpError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    if not label_smoothing and not is_float(target.dtype):
+        return _at_labels(loss_ops.softmax_cross_entropy, input, target, weight, ignore_index, reduction)
     logp = norm_ops.log_softmax(input, axis=axis)
     if is_float(target.dtype) and tuple(target.shape) == tuple(input.shape):
         return _soft_targets(logp, target, weight, reduction, label_smoothing, axis)
@@ -82,22 +84,27 @@ def _spread(logp: Any, target: Any, weight: Any, ignore_index: int, reduction: s
 
 def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Any:
     """Return minus the log-probability of each target class, weighted."""
+    return _at_labels(loss_ops.nll_loss, input, target, weight, ignore_index, reduction)
+
+
+def _at_labels(op: Any, input: Any, target: Any, weight: Any, ignore_index: int, reduction: str) -> Any:
+    """Return a loss of classes, also of one example without an axis for it."""
     if input.ndim == 1:
         wide, one = layout.unsqueeze(input, axes=(0,)), layout.unsqueeze(target, axes=(0,))
-        loss = nll_loss(wide, one, weight, ignore_index, reduction)
+        loss = _at_labels(op, wide, one, weight, ignore_index, reduction)
         return layout.squeeze(loss, axes=(0,)) if reduction == "none" else loss
     if input.shape[0] != target.shape[0]:
         raise ShapeError(
             f"Expected input batch_size ({input.shape[0]}) to match target batch_size ({target.shape[0]})."
         )
     skipped = ignore_index if ignore_index >= 0 or _any_equal(target, ignore_index) else None
-    return loss_ops.nll_loss(input, target, weight, ignore_index=skipped, reduction=reduction)
+    return op(input, target, weight, ignore_index=skipped, reduction=reduction)
 
 
 def _any_equal(target: Any, value: int) -> bool:
     """Whether a target is the ignored class; where the targets are not known yet, it may be."""
     array = getattr(target, "array", target)
-    return True if array is None else bool((array == value).any())
+    return True if array is None or hasattr(array, "interpret_priority") else bool((array == value).any())
 
 
 def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:

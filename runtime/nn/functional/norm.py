@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ....ops import create, layout, normalize as norm_ops
+from ....ops import create, layout, normalize as norm_ops, pointwise as pw
+from ....ops.dims import Dim, product
 from ....ops.errors import ShapeError
 from ...grad_mode import no_grad
 
@@ -32,8 +32,8 @@ def batch_norm(
     size = (x.shape[1],)
     scale, shift = _affine(x, size, weight, bias)
     if training or running_mean is None:
-        count = math.prod(x.shape) // max(x.shape[1], 1)
-        if count <= 1 and training:
+        count: Any = product((x.shape[0], *x.shape[2:]))
+        if training and not isinstance(count, Dim) and count <= 1:
             raise ShapeError(
                 f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}"
             )
@@ -43,7 +43,14 @@ def batch_norm(
         if running_mean is not None and momentum is not None:
             with no_grad():
                 running_mean.mul_(1 - momentum).add_(mean.detach(), alpha=momentum)
-                running_var.mul_(1 - momentum).add_(var.detach(), alpha=momentum * count / (count - 1))
+                if isinstance(count, Dim):
+                    number = pw.cast(
+                        create.size_of(layout.slice_(x, starts=(0,), stops=(1,), steps=(1,), axes=(1,))),
+                        dtype=str(var.dtype),
+                    )
+                    running_var.mul_(1 - momentum).add_(var.detach() * (number / (number - 1)), alpha=momentum)
+                else:
+                    running_var.mul_(1 - momentum).add_(var.detach(), alpha=momentum * count / (count - 1))
     else:
         y = norm_ops.batch_norm(x, scale, shift, running_mean, running_var, epsilon=float(eps))
     return layout.reshape(y, shape=tuple(input.shape)) if flat else y

@@ -1,0 +1,1 @@
+"""The CPU engine: a graph becomes a program of native kernels over one arena."""

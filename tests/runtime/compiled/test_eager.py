@@ -1,0 +1,54 @@
+"""Eager calls of heavy ops on large arrays: compiled when a signature comes again, with the same numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import onnxgrad as og
+from onnxgrad.ops import conv, matmul
+from onnxgrad.ops.kernels.cpu.target import available
+from onnxgrad.ops.window import Window
+
+pytestmark = pytest.mark.skipif(not available(), reason="the compiled engine is off")
+
+RNG = np.random.default_rng(0)
+SAME = Window((1, 1), ((1, 1), (1, 1)), (1, 1))
+
+
+def test_the_third_call_agrees_with_the_first_and_with_float64() -> None:
+    a, b = (RNG.standard_normal(s).astype(np.float32) for s in ((200, 190), (190, 210)))
+    wanted = a.astype(float) @ b.astype(float)
+    kernel = matmul.matmul.eager_kernel
+    assert kernel is not None
+    for _ in range(3):
+        np.testing.assert_allclose(kernel(a, b), wanted, rtol=1e-3, atol=1e-3)
+    fast = kernel._fast  # type: ignore[attr-defined]
+    assert any(p is not None and p.native for p in fast._programs.values())
+
+
+def test_gradients_through_compiled_convolutions() -> None:
+    x = RNG.standard_normal((2, 16, 40, 40)).astype(np.float32)
+    w = (RNG.standard_normal((16, 16, 3, 3)) / 12).astype(np.float32)
+    g = RNG.standard_normal((2, 16, 40, 40)).astype(np.float32)
+    wide = [v.astype(np.float64) for v in (x, w, g)]
+    dx = conv.conv_input_grad.run(wide[2], wide[1], win=SAME, size=(40, 40))
+    dw = conv.conv_weight_grad.run(wide[2], wide[0], win=SAME, kernel=(3, 3))
+    for _ in range(3):
+        tx, tw = og.tensor(x, requires_grad=True), og.tensor(w, requires_grad=True)
+        y = conv.conv(tx, tw, win=SAME)
+        y.backward(og.tensor(g))
+        assert tx.grad is not None
+        assert tw.grad is not None
+        np.testing.assert_allclose(tx.grad.numpy(), dx, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(tw.grad.numpy(), dw, rtol=1e-3, atol=1e-2)
+
+
+def test_small_arrays_and_other_types_keep_their_array_kernel() -> None:
+    kernel = matmul.matmul.eager_kernel
+    assert kernel is not None
+    for dtype in (np.float16, np.complex64):
+        a = np.ones((256, 256), dtype)
+        for _ in range(3):
+            np.testing.assert_array_equal(kernel(a, a), matmul.matmul.array_kernel(a, a))  # type: ignore[misc]
+    np.testing.assert_array_equal(kernel(np.eye(3), np.eye(3)), np.eye(3))
