@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from .commands import demo, explain, finetune, info, run, serve
+from .commands import bench, demo, explain, finetune, info, run, serve
 
 EPILOG = """\
 examples:
@@ -20,7 +20,15 @@ examples:
 
 `onnxgrad COMMAND --help` explains a command."""
 
-COMMANDS = {"demo": demo, "info": info, "run": run, "finetune": finetune, "explain": explain, "serve": serve}
+COMMANDS = {
+    "demo": demo,
+    "info": info,
+    "run": run,
+    "finetune": finetune,
+    "explain": explain,
+    "serve": serve,
+    "bench": bench,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="onnxgrad",
-        description="Run, finetune, explain and serve ONNX models.",
+        description="Run, finetune, explain, serve and measure ONNX models.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
