@@ -10,8 +10,8 @@ from ..ops import attention, conv, matmul, normalize, pool
 from ..ops.kernels.cpu.target import available
 from ..ops.op import Kernel, Op
 
-LARGE = 1 << 15
-"""Ops over fewer elements than this cost less than the call of a program."""
+LARGE = 1 << 17
+"""Ops over fewer elements than this cost less than compiling them."""
 
 HEAVY: tuple[Op, ...] = (
     conv.conv, conv.conv_input_grad, conv.conv_weight_grad, matmul.matmul, attention.attention,

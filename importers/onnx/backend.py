@@ -78,7 +78,8 @@ class Backend(base.Backend):
         Args:
             model: the model, or its bytes.
             device: `CPU`, or `CUDA[:n]`.
-            kwargs: `widen_half=True` computes float16 and bfloat16 in float32; others are not known and do nothing.
+            kwargs: `widen_half=True` computes float16 and bfloat16 in float32; `accuracy` is that of `og.load`, `exact` by default;
+                others are not known and do nothing.
 
         Raises:
             LoadError: if the model cannot be understood; see `og.load`.
@@ -87,9 +88,9 @@ class Backend(base.Backend):
         if not cls.supports_device(device):
             raise InputError(f"no device {device!r}: there are 'CPU' and {device_count()} of 'CUDA:n'")
         data = model if isinstance(model, bytes) else model.SerializeToString()
-        return BackendRep(
-            load_bytes(data, name="model", device=device.lower(), widen_half=bool(kwargs.get("widen_half", False)))
-        )
+        widen = bool(kwargs.get("widen_half", False))
+        accuracy = str(kwargs.get("accuracy", "exact"))  # the standard's own tests compare to the last digits
+        return BackendRep(load_bytes(data, device=device.lower(), widen_half=widen, accuracy=accuracy))
 
     @classmethod
     def run_model(cls, model: onnx.ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any) -> tuple[Any, ...]:

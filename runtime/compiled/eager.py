@@ -1,6 +1,7 @@
 """Compiled kernels for ops that are called one at a time: a program of one op, kept for each signature.
 
-A signature that comes a second time is compiled; small work and what has no kernel stays with the array kernels.
+Every signature is compiled when it first comes, so that results do not hang on what ran before; what has no kernel stays
+with the array kernels.
 """
 
 from __future__ import annotations
@@ -55,7 +56,6 @@ class FastKernel:
                 self._programs[key] = None
                 while len(self._programs) > SIGNATURES:
                     self._programs.popitem(last=False)
-                return None
             self._programs.move_to_end(key)
             found = self._programs[key]
         if found is None:

@@ -37,7 +37,7 @@ def specialize(graph: Graph, shapes: Sequence[Shape | None]) -> Graph:
         shape = next(given)
         if shape is None or not isinstance(v.type, TensorType):
             return v.type
-        t = TensorType(v.dtype, tuple(int(d) for d in shape))
+        t = TensorType(v.dtype, tuple(int(d) for d in shape), v.type.contents)
         _learn(v, t, env)
         return t
 
@@ -83,6 +83,16 @@ def _add(new: Graph, nodes: Sequence[Node], made: dict[Value, Value], env: dict[
             made[old] = value
             if isinstance(value.type, TensorType):
                 _learn(old, value.type, env)
+                _keep_contents(old, value, env)
+
+
+def _keep_contents(old: Value, value: Value, env: dict[str, int]) -> None:
+    """Leave symbols with the value whose elements run time reads them off."""
+    t, declared = value.type, old.type
+    if not isinstance(t, TensorType) or not isinstance(declared, TensorType) or t.contents is not None:
+        return
+    if declared.contents is not None and not value.is_constant and t.known_shape is not None:
+        value.type = TensorType(t.dtype, t.known_shape, tuple(_bound(d, env) for d in declared.contents))
 
 
 def _late(node: Node, args: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:

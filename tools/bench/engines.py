@@ -68,10 +68,11 @@ def import_engine(name: str) -> str:
         return str(openvino.__version__)
     from importlib.metadata import version
 
-    from ...importers.onnx import tensors as tensors
+    from ...importers.onnx import tensors
     from ...importers.onnx.model import load as load
     from ...ops.kernels.cpu.target import available
 
+    tensors.dtype_of(1)  # imports the onnx package
     if available():
         from ...ops.kernels.cpu import jit as jit, load_rules
         from ...runtime.compiled import program as program
