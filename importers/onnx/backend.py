@@ -78,8 +78,8 @@ class Backend(base.Backend):
         Args:
             model: the model, or its bytes.
             device: `CPU`, or `CUDA[:n]`.
-            kwargs: `widen_half=True` computes float16 and bfloat16 in float32; `accuracy` is that of `og.load`, `exact` by default;
-                others are not known and do nothing.
+            kwargs: `widen_half=True` computes float16 and bfloat16 in float32; `accuracy` is that of `og.load`,
+                `exact` by default; others are not known and do nothing.
 
         Raises:
             LoadError: if the model cannot be understood; see `og.load`.

@@ -1,7 +1,7 @@
 """Compiled kernels for ops that are called one at a time: a program of one op, kept for each signature.
 
-Every signature is compiled when it first comes, so that results do not hang on what ran before; what has no kernel stays
-with the array kernels.
+Every signature is compiled when it first comes, so that results do not hang on what ran before; what has no kernel
+stays with the array kernels.
 """
 
 from __future__ import annotations
