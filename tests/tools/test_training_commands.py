@@ -86,7 +86,7 @@ def test_arrays(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda d: None, "No such file"),
+        (lambda d: None, "no such file or folder"),
         (lambda d: d.mkdir(), "two or more classes"),
         (lambda d: photos(d, {"red": RED}), "two or more classes"),
         (lambda d: (photos(d, {"red": RED}), (d / "green").mkdir()), "no photos of green"),
@@ -110,6 +110,11 @@ def test_npz_files_that_are_none(tmp_path, model, capsys):
     assert main(["finetune", str(model), str(tmp_path / "data.npz"), "--out", str(tmp_path / "t.onnx")]) == 1
     first, second = capsys.readouterr().err.splitlines()
     assert "arrays x and y, found a" in first and "can be read" in second
+
+
+def test_a_folder_that_is_not_there(tmp_path, model, capsys):
+    assert main(["finetune", str(model), str(tmp_path / "nowhere"), "--out", str(tmp_path / "out.onnx")]) == 1
+    assert "no such file or folder; wanted a folder with a folder of pictures" in capsys.readouterr().err
 
 
 def test_a_place_that_does_not_exist_is_found_before_training(tmp_path, model, capsys):

@@ -133,6 +133,11 @@ def _data(args: argparse.Namespace, model: Model) -> tuple[Labelled, Labelled | 
     from ...ops.errors import InputError
     from ..datasets import from_arrays, from_folder
 
+    if not args.data.exists():
+        raise InputError(
+            f"{args.data}: no such file or folder; wanted a folder with a folder of pictures for each class, or "
+            "an .npz with arrays x and y"
+        )
     if args.data.is_dir():
         return from_folder(
             args.data,
