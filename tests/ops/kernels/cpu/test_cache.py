@@ -36,6 +36,7 @@ def _run(number: int) -> int:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    _run(0)  # the executor itself is an object too
     place = tmp_path / "objects"
     monkeypatch.setenv(cache.VARIABLE, str(place))
     monkeypatch.setattr(cache, "_warned", set())
