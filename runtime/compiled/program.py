@@ -168,7 +168,7 @@ class Program:
     # binding -----------------------------------------------------------------------------------------------------
 
     def _bind(self, feeds: Sequence[Any]) -> Bound:
-        key = tuple([feeds[i].shape for i in self._tensor_feeds])
+        key = self._shapes(feeds)
         with self._lock:
             bound = self._bindings.get(key)
             if bound is not None:
@@ -185,9 +185,13 @@ class Program:
                 self._bindings.popitem(last=False)
         return bound
 
-    def bound_for(self, feeds: Sequence[Any]) -> Bound:
-        """Return the program for the shapes of some feeds."""
-        return self._bind(feeds)
+    def bound_for(self, feeds: Sequence[Any]) -> Bound | None:
+        """Return the tables for the shapes of feeds that this program has run, None where another did."""
+        with self._lock:
+            return self._bindings.get(self._shapes(feeds))
+
+    def _shapes(self, feeds: Sequence[Any]) -> Any:
+        return tuple([feeds[i].shape for i in self._tensor_feeds])
 
     def threads_for(self, bound: Bound) -> int:
         """Return how many threads a run of these sizes takes."""

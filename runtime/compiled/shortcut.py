@@ -91,7 +91,8 @@ def shortcut(program: Program, names: Sequence[str], feeds: Sequence[Any], since
         return None
     if any(type(f) is not np.ndarray or not f.flags.c_contiguous or not f.flags.aligned for f in feeds):
         return None
-    return Shortcut(program, program.bound_for(feeds), names, feeds, since)
+    bound = program.bound_for(feeds)
+    return None if bound is None else Shortcut(program, bound, names, feeds, since)
 
 
 def _words(patch: Any) -> list[tuple[int, int]]:

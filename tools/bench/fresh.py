@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import pickle
 import re
 import statistics
 import subprocess
@@ -20,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...ops.errors import OnnxGradError
 from .engines import OURS, Feeds, import_engine, open_model
@@ -38,8 +39,9 @@ def fresh(
         OnnxGradError: with what the process said, if it failed.
     """
     with tempfile.TemporaryDirectory(prefix="onnxgrad-bench-") as folder:
-        order = Path(folder) / "order.pickle"
-        order.write_bytes(pickle.dumps((name, str(path), dict(feeds), threads, options)))
+        order = Path(folder) / "order.npz"
+        said = json.dumps({"name": name, "path": str(path), "threads": threads, "options": options})
+        np.savez(order, said, *feeds.values(), allow_pickle=False, names=np.array(list(feeds)))
         found = [_start(name, order, threads) for _ in range(times + (name == OURS))][-times:]
     return {
         key: None if found[0][key] is None else statistics.median(f[key] for f in found)  # type: ignore[type-var]
@@ -60,7 +62,10 @@ def _start(name: str, order: Path, threads: int) -> dict[str, float | None]:
 
 def main(order: Path) -> None:
     """Measure in this process and print the figures as JSON."""
-    name, path, feeds, threads, options = pickle.loads(order.read_bytes())
+    with np.load(order) as arrays:
+        said = json.loads(str(arrays["arr_0"]))
+        feeds = {str(n): arrays[f"arr_{i}"] for i, n in enumerate(arrays["names"], 1)}
+    name, path, threads, options = said["name"], said["path"], said["threads"], said["options"]
     import_engine(name)
     gc.collect()
     before = _status("VmRSS")

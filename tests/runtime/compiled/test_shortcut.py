@@ -1,0 +1,44 @@
+"""The short way is taken for shapes that this very program has run, and left where anything may have changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from onnxgrad.ops import matmul, pointwise as pw
+from onnxgrad.runtime.compiled.program import Program
+from onnxgrad.runtime.compiled.shortcut import shortcut
+from onnxgrad.runtime.tensor import Tensor, changes
+
+from .graphs import build
+
+W = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
+
+
+def made() -> tuple[Program, dict[str, Tensor]]:
+    graph = build({"x": ("n", 4)}, {"w": W}, lambda x, w: pw.relu(matmul.matmul(x, w)))
+    return Program(graph), {"w": Tensor(W.copy())}
+
+
+def ones(n: int) -> Any:
+    return np.ones((n, 4), np.float32)
+
+
+def test_shapes_that_another_engine_ran_have_none() -> None:
+    program, _ = made()
+    assert shortcut(program, ["x"], [ones(2)], changes[0]) is None
+
+
+def test_it_computes_the_same_and_refuses_other_inputs() -> None:
+    program, tensors = made()
+    program.run([ones(2)], tensors)
+    way = shortcut(program, ["x"], [ones(2)], changes[0])
+    assert way is not None
+    found = way.run({"x": ones(2)})
+    assert found is not None
+    np.testing.assert_allclose(found[0], np.maximum(ones(2) @ W, 0), rtol=1e-5)
+    for feeds in ({"x": ones(3)}, {"x": ones(2).astype(np.float64)}, {"y": ones(2)}, {"x": ones(4)[::2]}, {}):
+        assert way.run(feeds) is None
+    tensors["w"].mul_(2)
+    assert way.run({"x": ones(2)}) is None
