@@ -38,7 +38,7 @@ SPECIALS = 8
 """For how many combinations of input shapes a program of their own is kept, where types hang on them."""
 
 REPEATS = 3
-"""Shapes get a program of their own when they come this often, one after the other."""
+"""Shapes get a program of their own when they come this often."""
 
 SMALL_S = 30e-6
 """A program that takes less than about this runs on the calling thread alone."""
@@ -136,6 +136,8 @@ class Program:
             if key in self._specials:
                 self._specials.move_to_end(key)
                 return self._better(self._specials[key], needed)
+            if len(self._calls_of) >= BINDINGS:
+                self._calls_of.clear()
             self._calls_of[key] = self._calls_of.get(key, 0) + 1
             if self._calls_of[key] < REPEATS:
                 return None
@@ -299,13 +301,20 @@ class Program:
                 if fitting:
                     arena = self._arenas.pop(fitting[0])
                 elif self._arenas:
-                    self._arenas.pop()
+                    self._forget(self._arenas.pop())
         if arena is None:
             arena = aligned(max(bound.arena, 64))
         if arena is not frame.arena:
             frame.arena, frame.views = arena, {}
             if ("arena", 0) in bound.patches:
                 bound.patches["arena", 0].write(frame.words, arena.ctypes.data)
+
+    def _forget(self, arena: Array) -> None:
+        """Let an arena that has become too small go, also from the frames that point into it."""
+        for bound in self._bindings.values():
+            for frame in bound.frames:
+                if frame.arena is arena:
+                    frame.arena, frame.views = None, {}
 
     def give_back(self, frame: Frame) -> None:
         """Let others use a frame and its arena."""

@@ -171,6 +171,16 @@ def test_bindings_are_bounded() -> None:
     assert len(program._bindings) == BINDINGS
 
 
+def test_growing_sizes_leave_one_arena() -> None:
+    _, state, body = CASES["softmax of a product"]
+    program = Program(build({"x": ("n", "s", 24)}, state, body))
+    for s in range(1, 40):
+        program.run([np.ones((2, s, 24), np.float32)], {n: Tensor(a) for n, a in state.items()})
+    frames = [f for bound in program._bindings.values() for f in bound.frames]
+    assert len(frames) == 39
+    assert len({id(f.arena) for f in frames if f.arena is not None}) == 1
+
+
 def test_steps_without_a_kernel_run_their_array_kernel_between() -> None:
     state = weights(w=(8, 8))
 
