@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -44,9 +45,14 @@ def is_exposed(array: Array) -> bool:
     return known is not None and known[0]() is owner and sys.getrefcount(owner) > known[1]
 
 
-def any_exposed() -> bool:
-    """Whether any array that is still there has ever been handed out."""
-    return bool(_given)
+def owners(arrays: Iterable[Array]) -> frozenset[int]:
+    """Return what `any_exposed` asks for about these arrays, which somebody has to hold."""
+    return frozenset(id(_owner(a)) for a in arrays)
+
+
+def any_exposed(of: frozenset[int]) -> bool:
+    """Whether any of these `owners` has ever been handed out."""
+    return bool(_given) and not _given.keys().isdisjoint(of)
 
 
 def _owner(array: Array) -> Array:

@@ -23,7 +23,7 @@ from ..ops.errors import LoadError
 from ..ops.types import Array
 from .device import CPU, device
 from .grad_mode import MODE
-from .tensor import Tensor
+from .tensor import Tensor, changes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,6 +189,7 @@ class StoredTensor(Tensor):
         self.__dict__["_array"] = array
         self.__dict__.pop("stored", None)
         self.__class__ = Tensor  # type: ignore[assignment]
+        changes[0] += 1
 
     @property
     def shape(self) -> tuple[int, ...]:

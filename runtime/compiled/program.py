@@ -352,7 +352,7 @@ class Program:
             return special.run(feeds, tensors, env=env)
         if self.weights.slots and (tensors is not None or not self.weights.generation):
             since = changes[0]
-            if since != self._since or any_exposed() or not self.weights.generation:
+            if since != self._since or any_exposed(self.weights.owners) or not self.weights.generation:
                 with self._lock:
                     self.weights.refresh(tensors or {}, self._code, self.threads)
                 self._since = since

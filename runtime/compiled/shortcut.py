@@ -46,7 +46,8 @@ class Shortcut:
     def run(self, feeds: Mapping[str, Any]) -> list[Any] | None:
         """Return the outputs, or None where the long way has to be taken."""
         program = self.program
-        if changes[0] != self.since or any_exposed() or program.weights.generation != self.generation:
+        weights = program.weights
+        if changes[0] != self.since or any_exposed(weights.owners) or weights.generation != self.generation:
             return None
         arrays = []
         for name, shape, dtype in self.inputs:

@@ -18,7 +18,7 @@ from ...ops.kernels.cpu.kernel import Kernel
 from ...ops.kernels.cpu.spmd import aligned, check_chunks, pool
 from ...ops.types import Array, TensorType
 from ..execute import execute
-from ..exposed import is_exposed
+from ..exposed import is_exposed, owners
 from ..graph import Graph, Node, Value
 from ..plan import live_nodes, make_plan
 from ..stored import StoredTensor
@@ -62,12 +62,14 @@ class Weights:
     Attributes:
         graph: of the program.
         hoisted: its nodes that depend on weights and constants alone.
+        owners: the memory of the weights as they were looked at last.
     """
 
     graph: Graph
     hoisted: Sequence[Node]
     slots: list[Slot] = field(default_factory=list)
     generation: int = 0
+    owners: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         """Find what each hoisted value depends on."""
@@ -127,6 +129,7 @@ class Weights:
             threads: how many may pack.
         """
         changed = {name for name, t in tensors.items() if self._has_changed(name, t)}
+        self.owners = owners(t._array for t in tensors.values() if not isinstance(t, StoredTensor))
         stale = [s for s in self.slots if s.array is None or s.sources & changed]
         if not stale:
             return False

@@ -40,5 +40,20 @@ def test_it_computes_the_same_and_refuses_other_inputs() -> None:
     np.testing.assert_allclose(found[0], np.maximum(ones(2) @ W, 0), rtol=1e-5)
     for feeds in ({"x": ones(3)}, {"x": ones(2).astype(np.float64)}, {"y": ones(2)}, {"x": ones(4)[::2]}, {}):
         assert way.run(feeds) is None
+    elsewhere = Tensor(W.copy())
+    handed = elsewhere.numpy()
+    assert way.run({"x": ones(2)}) is not None, "another Tensor's array does not matter"
+    del handed
     tensors["w"].mul_(2)
     assert way.run({"x": ones(2)}) is None
+
+
+def test_an_array_handed_out_is_read_again() -> None:
+    program, tensors = made()
+    program.run([ones(2)], tensors)
+    way = shortcut(program, ["x"], [ones(2)], changes[0])
+    assert way is not None
+    handed = tensors["w"].numpy()
+    assert way.run({"x": ones(2)}) is None
+    handed *= 2
+    np.testing.assert_allclose(program.run([ones(2)], tensors)[0][0], np.maximum(ones(2) @ (2 * W), 0), rtol=1e-5)
