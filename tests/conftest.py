@@ -2,14 +2,18 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from .shared_data import find_shared
+
+if TYPE_CHECKING:
+    from .runtime.nn.parity import Compared
 
 # The tests' objects lie in a folder of their own, kept between runs as a user's are.
 os.environ.setdefault("ONNXGRAD_CACHE", str(Path(tempfile.gettempdir()) / f"onnxgrad-tests-{os.getuid()}"))
@@ -57,6 +61,17 @@ def summary(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """A function that adds a line to what is printed after the tests."""
     lines = request.config.stash.setdefault(SUMMARY, [])
     return lines.append
+
+
+@pytest.fixture(scope="session")
+def compared(summary: Callable[[str], None]) -> Iterator["Compared"]:
+    """The table of what was compared with PyTorch, printed after the tests."""
+    from .runtime.nn.parity import Compared
+
+    table = Compared()
+    yield table
+    for line in table.lines():
+        summary(line)
 
 
 def pytest_terminal_summary(terminalreporter, config):
