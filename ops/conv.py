@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from .dims import Shape, show
 from .errors import ShapeError
+from .layout import pad, slice_
 from .op import op
 from .types import TensorType
 from .window import Window
@@ -76,7 +77,18 @@ def _conv_vjp(g: Any, y: Any, x: Any, w: Any, *, win: Window) -> Entries:
 @conv_input_grad.defvjp
 def _conv_input_grad_vjp(u: Any, y: Any, g: Any, w: Any, *, win: Window, size: Shape) -> Entries:
     # <u, conv_input_grad(g, w)> == <g, conv(u, w)>
-    return lambda: conv(u, w, win=win), lambda: conv_weight_grad(g, u, win=win, kernel=tuple(w.shape[2:]))
+    kernel, own = tuple(w.shape[2:]), tuple(g.shape[2:])
+    out = win.out(size, kernel)
+    if any(isinstance(a, int) and isinstance(b, int) and a > b for a, b in zip(out, own, strict=True)):
+        # An output padding of a stride or more leaves room for windows that g has not.
+        axes = tuple(range(2, len(g.shape)))
+        ones, zeros = (1,) * len(axes), (0,) * len(axes)
+        more = tuple((0, a - b) for a, b in zip(out, own, strict=True))
+        return (
+            lambda: slice_(conv(u, w, win=win), starts=zeros, stops=own, steps=ones, axes=axes),
+            lambda: conv_weight_grad(pad(g, pads=more, axes=axes), u, win=win, kernel=kernel),
+        )
+    return lambda: conv(u, w, win=win), lambda: conv_weight_grad(g, u, win=win, kernel=kernel)
 
 
 @conv_weight_grad.defvjp

@@ -100,3 +100,25 @@ def _linear_scan_vjp(g: Any, y: Any, a: Any, b: Any, *, axis: int, reverse: bool
         return linear_scan(shift(a, axis=axis, by=-step), g, axis=axis, reverse=not reverse)
 
     return lambda: pw.mul(adjoint(), shift(y, axis=axis, by=step)), adjoint
+
+
+@op()
+def logcumsumexp(x: TensorType, *, axis: int) -> TensorType:
+    """Return the logarithm of the running sum of e^x along the axis, without overflow.
+
+    Shapes: any, unchanged.
+    """
+    axis_of(axis, x.ndim, "logcumsumexp")
+    return TensorType(x.dtype, x.shape)
+
+
+@logcumsumexp.defvjp
+def _logcumsumexp_vjp(g: Any, y: Any, x: Any, *, axis: int) -> Entries:
+    def gradient() -> Any:
+        # dx_j = e^(x_j - y_j) s_j, where s_j = g_j + e^(y_j - y_{j+1}) s_{j+1}: no exponent is above 0.
+        # What is shifted into the first place could be larger; it is shifted out again, and must not become infinite.
+        step = pw.exp(pw.clip(pw.sub(shift(y, axis=axis, by=1), y), -float("inf"), 0.0))
+        s = linear_scan(shift(step, axis=axis, by=-1), g, axis=axis, reverse=True)
+        return pw.mul(pw.exp(pw.sub(x, y)), s)
+
+    return (gradient,)

@@ -288,7 +288,7 @@ def _evaluate_atom(atom: Atom, env: Env) -> int:
             raise SymbolicError(f"dimension {atom} is not bound yet")
         return env[atom]
     if isinstance(atom, Larger):
-        return max(evaluate(atom.a, env), evaluate(atom.b, env))
+        return at_least(evaluate(atom.a, env), evaluate(atom.b, env))  # type: ignore[return-value]
     num, den = evaluate(atom.num, env), evaluate(atom.den, env)
     if den == 0:
         raise ShapeError(f"{atom} divides by zero: {den}")
@@ -355,6 +355,21 @@ def bind(value: Any, env: Env) -> Any:
         changes = {f.name: bind(getattr(value, f.name), env) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **changes)
     return value
+
+
+def substitute(value: Any, env: Mapping[str, DimLike]) -> Any:
+    """Return an attribute with some of its symbols replaced by dimensions; the others stay."""
+    return bind(value, _Substitution(env))
+
+
+class _Substitution(dict[str, Any]):
+    """Bindings to dimensions; a symbol without one stays itself."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> Dim:
+        return Dim.symbol(name)
 
 
 def product(shape: Iterable[DimLike]) -> DimLike:

@@ -2,7 +2,7 @@
 
 ```
 OnnxGradError
-├── LoadError                     a file could not become a graph
+├── LoadError                     a file is not what it should be
 │   ├── MissingFileError          there is no such file  (also FileNotFoundError)
 │   ├── NotOnnxError              not a protobuf, truncated, or no graph in it
 │   ├── ExternalDataError         weights beside the file: missing, absolute, escaping or short
@@ -10,8 +10,9 @@ OnnxGradError
 │   └── UnsupportedError          (also NotImplementedError)
 │       ├── UnsupportedOperatorError   no binding for (domain, operator, version)
 │       └── UnsupportedAttributeError  a binding met an attribute it does not know
-├── OpError                       an op was used wrongly  (also ValueError)
+├── OpError                       an op was used wrongly  (also ValueError and, as in PyTorch, RuntimeError)
 │   ├── ShapeError
+│   │   └── AxisError             there is no such axis  (also IndexError)
 │   ├── DTypeError
 │   └── KernelError               no kernel computes these types on this device
 ├── SymbolicError                 a value is needed that only run time knows
@@ -19,8 +20,10 @@ OnnxGradError
 ├── AutogradError                 (also RuntimeError)
 ├── TrainingError                 (also RuntimeError)
 │   └── NonFiniteLossError        the loss became NaN or infinite
+├── ModuleError                   a module, or a hook of one, does what modules do not support  (also RuntimeError)
+├── ProfilerError                 a profile is started or stepped where it cannot be  (also RuntimeError)
 ├── StateDictError                a state dict does not fit the module  (also RuntimeError)
-├── SaveError                     a model could not be written
+├── SaveError                     a model or state could not be written
 ├── ServeError                    a request the server cannot answer
 └── MissingExtraError             an optional package is not installed  (also ImportError)
 ```
@@ -34,7 +37,7 @@ class OnnxGradError(Exception):
 
 
 class LoadError(OnnxGradError):
-    """A file could not become a graph."""
+    """A file could not become a graph, or state."""
 
 
 class MissingFileError(LoadError, FileNotFoundError):
@@ -65,12 +68,16 @@ class UnsupportedAttributeError(UnsupportedError):
     """A node carries an attribute, or a value of one, that its binding does not know."""
 
 
-class OpError(OnnxGradError, ValueError):
+class OpError(OnnxGradError, ValueError, RuntimeError):
     """An op was called with arguments that it does not take."""
 
 
 class ShapeError(OpError):
     """Shapes do not fit together."""
+
+
+class AxisError(ShapeError, IndexError):
+    """A tensor has no such axis, or an axis no such place."""
 
 
 class AssumptionError(ShapeError):
@@ -101,6 +108,10 @@ class TraceError(OnnxGradError, RuntimeError):
     """Python code cannot become a graph: what it does hangs on values that only running brings, or leaves no trace."""
 
 
+class GraphError(OnnxGradError, RuntimeError):
+    """A graph was changed so that it cannot run, or something in it is not there."""
+
+
 class TrainingError(OnnxGradError, RuntimeError):
     """Training cannot go on."""
 
@@ -111,12 +122,20 @@ class NonFiniteLossError(TrainingError):
     result: object = None
 
 
+class ModuleError(OnnxGradError, RuntimeError):
+    """A module, a hook of one, or a parametrization does what modules do not support."""
+
+
+class ProfilerError(OnnxGradError, RuntimeError):
+    """A profile is started inside another, or stepped while it is not under way."""
+
+
 class StateDictError(OnnxGradError, RuntimeError):
     """A state dict does not fit the module that it is loaded into."""
 
 
 class SaveError(OnnxGradError):
-    """A model could not be written."""
+    """A model or state could not be written."""
 
 
 class ServeError(OnnxGradError):

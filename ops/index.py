@@ -249,6 +249,28 @@ def _tensor_window_vjp(
 
 
 @op()
+def copy_slices(x: TensorType, part: TensorType, positions: TensorType) -> TensorType:
+    """Put a part into a copy of x: element `positions[i]` of x, counted in row-major order, becomes `part[i]`.
+
+    What an in-place change of a part of x is, as a function. Where positions repeat, one of their elements stays; all
+    of them get its gradient, as PyTorch's `index_put_` has it.
+
+    Shapes: (*A), (*I), (*I) -> (*A).
+    """
+    _integers(positions, "copy_slices")
+    return TensorType(x.dtype, x.known_shape)
+
+
+@copy_slices.defvjp
+def _copy_slices_vjp(g: Any, y: Any, x: Any, part: Any, positions: Any) -> Entries:
+    return (
+        lambda: copy_slices(g, full_like(g, shape=tuple(part.shape), value=0), positions),
+        lambda: gather(reshape(g, shape=(-1,)), positions, axis=0),
+        None,
+    )
+
+
+@op()
 def nonzero(x: TensorType) -> TensorType:
     """Return the places of the elements that are not 0, one a column, row-major.
 

@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import pointwise as pw, reduce as red
+from . import expr as e, pointwise as pw, reduce as red
 from .dims import Dim, show
 from .errors import DTypeError, OpError, ShapeError
+from .expr import Var
 from .index import gather, gather_elements, gather_grad, one_hot
 from .layout import squeeze, unsqueeze
 from .normalize import log_softmax, softmax
@@ -23,6 +24,20 @@ from .types import TensorType, is_float, is_integer
 Entries: TypeAlias = tuple[Callable[[], Any] | None, ...]
 
 REDUCTIONS = ("mean", "sum", "none")
+
+_x, _t = Var("x"), Var("t")
+_STEEPEST = float(np.float32(1e-12))  # as PyTorch keeps it
+binary_cross_entropy = pw.Pointwise(
+    "binary_cross_entropy",
+    ("x", "t"),
+    (_t - 1) * e.maximum(e.log1p(-_x), -100) - _t * e.maximum(e.log(_x), -100),
+    partials={
+        "x": (_x - _t) / e.maximum((1 - _x) * _x, _STEEPEST),
+        "t": e.log1p(-_x) - e.log(_x),
+    },
+    result="float",
+    doc="-t log x - (1 - t) log(1 - x), each logarithm at least -100, and a slope of at most 1e12, as in PyTorch.",
+)
 
 
 def _loss_type(name: str, x: TensorType, labels: TensorType, weights: TensorType | None, reduction: str) -> TensorType:

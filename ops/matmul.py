@@ -44,12 +44,23 @@ def matmul(a: TensorType, b: TensorType) -> TensorType:
         raise ShapeError(f"matmul: wants at least one axis each, found {show(a.shape)} and {show(b.shape)}")
     inner = a.shape[-1], b.shape[-2 if b.ndim > 1 else -1]
     if isinstance(inner[0], int) and isinstance(inner[1], int) and inner[0] != inner[1]:
-        raise ShapeError(f"matmul: inner sizes {inner[0]} and {inner[1]} differ: {show(a.shape)} @ {show(b.shape)}")
+        raise ShapeError(
+            f"matmul: {_unfit(a.shape, b.shape)}inner sizes {inner[0]} and {inner[1]} differ: "
+            f"{show(a.shape)} @ {show(b.shape)}"
+        )
     try:
         batch = broadcast(a.shape[:-2], b.shape[:-2])
     except ShapeError as error:
         raise ShapeError(f"matmul: {error}") from None
     return TensorType(dtype, (*batch, *(a.shape[-2:-1]), *(b.shape[-1:] if b.ndim > 1 else ())))
+
+
+def _unfit(a: Shape, b: Shape) -> str:
+    """Return what does not fit in PyTorch's words, where it multiplies two matrices."""
+    if len(b) != 2 or len(a) < 2:
+        return ""
+    rows = product(a[:-1])
+    return f"mat1 and mat2 shapes cannot be multiplied ({rows}x{a[-1]} and {b[0]}x{b[1]}); "
 
 
 @matmul.defvjp

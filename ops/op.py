@@ -12,6 +12,8 @@ Conventions:
                 and an entry of g is None where that output takes no part.
     composition the same function written with other ops: the oracle, the fallback kernel and the gradient of an op that
                 has none of its own. An op with nothing but a composition is structural: it runs as that, always.
+    saving      an op that returns more, for its gradient alone, and how many of its results are this op's: what runs
+                where a gradient may be asked for.
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ class Op:
         self.eager_kernel: Kernel | None = None
         self.vjp: Vjp | None = None
         self.composition: Callable[..., Any] | None = None
+        self.saving: tuple[Op, int] | None = None
         self.__doc__ = infer.__doc__
         self.__name__ = name
         OPS[name] = self
@@ -83,6 +86,10 @@ class Op:
         if best is not None:
             return type(best).__interpret__(self, args, attrs)
         return self.run(*args, **attrs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Op:
+        """Return itself: graphs that are copied call the same ops."""
+        return self
 
     def run(self, *args: Any, **attrs: Any) -> Any:
         """Compute on plain arrays."""
@@ -250,12 +257,12 @@ class _Quiet(threading.local):
             self.run = contextvars.copy_context().run
 
 
-_quiet = _Quiet()
+quiet = _Quiet()
 
 
 def quietly(f: Callable[..., Any], *args: Any) -> Any:
     """Call a function that calls no kernel itself, without warnings of overflow, division by zero and NaN."""
-    return _quiet.run(f, *args)
+    return quiet.run(f, *args)
 
 
 def namespace(*arrays: Array) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from .expr import Const, Expr, Var
 from .op import Op, namespace, op
 from .primitives import compile_array, differentiate
 from .types import DType, TensorType, is_float, is_integer
+
+Flow: TypeAlias = tuple[Callable[..., Any] | None, tuple[int, ...]]
 
 _making = threading.RLock()
 
@@ -61,6 +63,7 @@ class Pointwise(Op):
             assert expression is not None
             kernel = compile_array(expression, names)
         self.kernel("array")(kernel)
+        self._flows: tuple[Flow | None, ...] | None = None
         self._gradients: dict[str, tuple[Pointwise, tuple[str, ...]] | None] = {}
         if result != "bool" and expression is not None:
             self.defvjp(self._vjp)
@@ -74,6 +77,26 @@ class Pointwise(Op):
             if name not in self._gradients:
                 self._gradients[name] = self._make_gradient(name)
             return self._gradients[name]
+
+    def flows(self) -> tuple[Flow | None, ...]:
+        """Return, for each input, how its gradient comes from the output's.
+
+        A kernel over the gradient and what it reads: the numbers of inputs, -1 for the output. No kernel: it is the
+        gradient itself.
+        """
+        if self._flows is None:
+            made: list[Flow | None] = []
+            for name in self.names:
+                found = self.gradient(name)
+                if found is None:
+                    made.append((_flat, ()))
+                    continue
+                gradient, reads = found
+                same = isinstance(gradient.expression, Var)
+                places = tuple(self.names.index(n) if n in self.names else -1 for n in reads)
+                made.append((None if same else gradient.array_kernel, () if same else places))
+            self._flows = tuple(made)
+        return self._flows
 
     def _make_gradient(self, name: str) -> tuple[Pointwise, tuple[str, ...]] | None:
         assert self.expression is not None
@@ -99,7 +122,7 @@ class Pointwise(Op):
                 return None
             found = self.gradient(name)
             if found is None:
-                return None
+                return lambda: _zeros(g, x)
             gradient, reads = found
             if isinstance(gradient.expression, Var):
                 return lambda: sum_to_like(g, x)
@@ -125,6 +148,17 @@ def sum_to_like(g: Any, x: Any) -> Any:
     return sum_to(g, shape=tuple(x.shape))
 
 
+def _flat(g: Any) -> Any:
+    """Return the gradient through a step."""
+    return namespace(g).zeros_like(g)
+
+
+def _zeros(g: Any, x: Any) -> Any:
+    from .create import full_like
+
+    return full_like(g, shape=tuple(x.shape), value=0)
+
+
 def _infer(name: str, result: str, types: Sequence[Any]) -> TensorType:
     arrays = [t for t in types if isinstance(t, TensorType)]
     if not arrays:
@@ -142,7 +176,22 @@ def _infer(name: str, result: str, types: Sequence[Any]) -> TensorType:
     try:
         return TensorType(dtype, broadcast(*(t.shape for t in arrays)))
     except ShapeError as error:
-        raise ShapeError(f"{name}: {error}") from None
+        raise ShapeError(f"{name}: {_mismatch(arrays)}{error}") from None
+
+
+def _mismatch(arrays: Sequence[TensorType]) -> str:
+    """Return where two shapes do not fit, in PyTorch's words."""
+    if len(arrays) != 2:
+        return ""
+    a, b = (t.shape for t in arrays)
+    rank = max(len(a), len(b))
+    for axis in range(-1, -rank - 1, -1):
+        if -axis <= min(len(a), len(b)) and a[axis] != b[axis] and 1 not in (a[axis], b[axis]):
+            return (
+                f"The size of tensor a ({a[axis]}) must match the size of tensor b ({b[axis]}) at non-singleton "
+                f"dimension {rank + axis}; "
+            )
+    return ""
 
 
 def _promote(name: str, arrays: Sequence[TensorType]) -> DType:
@@ -175,6 +224,13 @@ fmod = _binary("fmod", e.call("fmod", a, b), doc="Remainder with the sign of the
 pow_ = _binary("pow", e.pow_(a, b), doc="a to the b.")
 maximum = _binary("maximum", e.maximum(a, b), doc="The larger; a tie shares the gradient evenly.")
 minimum = _binary("minimum", e.minimum(a, b), doc="The smaller; a tie shares the gradient evenly.")
+atan2 = _binary("atan2", e.call("atan2", a, b), result="float", doc="The angle of the point (b, a), in (-pi, pi].")
+hypot = _binary("hypot", e.call("hypot", a, b), result="float", doc="sqrt(a^2 + b^2), without overflow.")
+copysign = _binary(
+    "copysign", e.call("copysign", a, b), result="float", doc="|a| with the sign of b; derivative 0 at 0."
+)
+logaddexp = _binary("logaddexp", e.call("logaddexp", a, b), result="float", doc="log(e^a + e^b), without overflow.")
+logaddexp2 = _binary("logaddexp2", e.call("logaddexp2", a, b), result="float", doc="log2(2^a + 2^b), without overflow.")
 
 less = _binary("less", a < b, result="bool", doc="a < b.")
 less_equal = _binary("less_equal", a <= b, result="bool", doc="a <= b.")
@@ -201,6 +257,7 @@ bitwise_xor = _logical("bitwise_xor", ("a", "b"), "bitwise_xor", "a ^ b, bit by 
 bitwise_not = _logical("bitwise_not", ("x",), "invert", "~x, bit by bit.", "same")
 shift_left = _logical("shift_left", ("a", "b"), "left_shift", "a moved b bits up; unsigned.", "same")
 shift_right = _logical("shift_right", ("a", "b"), "right_shift", "a moved b bits down; unsigned.", "same")
+signbit = _logical("signbit", ("x",), "signbit", "Whether the sign is minus, also of -0.")
 isnan = _logical("isnan", ("x",), "isnan", "Whether x is not a number.")
 
 neg = _unary("neg", -x, result="same", doc="-x.")
@@ -211,6 +268,12 @@ ceil = _unary("ceil", e.call("ceil", x), doc="The smallest integer not below x."
 round_ = _unary("round", e.call("round", x), doc="The nearest integer, halves to even.")
 exp = _unary("exp", e.exp(x), dx=y, doc="e to the x.")
 log = _unary("log", e.log(x), doc="Natural logarithm.")
+log2 = _unary("log2", e.call("log2", x), doc="Logarithm to base 2.")
+log10 = _unary("log10", e.call("log10", x), doc="Logarithm to base 10.")
+log1p = _unary("log1p", e.call("log1p", x), doc="log(1 + x), exact near 0.")
+exp2 = _unary("exp2", e.call("exp2", x), doc="2 to the x.")
+expm1 = _unary("expm1", e.call("expm1", x), doc="e^x - 1, exact near 0.")
+trunc = _unary("trunc", e.call("trunc", x), result="same", doc="x without its fraction.")
 sqrt = _unary("sqrt", e.sqrt(x), dx=0.5 / y, doc="Square root.")
 reciprocal = _unary("reciprocal", 1 / x, dx=-(y * y), doc="1 / x.")
 sin = _unary("sin", e.sin(x), doc="Sine.")
@@ -225,8 +288,18 @@ asinh = _unary("asinh", e.call("asinh", x), doc="Inverse hyperbolic sine.")
 acosh = _unary("acosh", e.call("acosh", x), doc="Inverse hyperbolic cosine.")
 atanh = _unary("atanh", e.call("atanh", x), doc="Inverse hyperbolic tangent.")
 erf = _unary("erf", e.erf(x), doc="Error function.")
+erfc = _unary("erfc", e.call("erfc", x), doc="1 - erf(x), exact where erf is almost 1.")
+erfinv = _unary("erfinv", e.call("erfinv", x), doc="Inverse of the error function.")
+lgamma = _unary("lgamma", e.call("lgamma", x), doc="Logarithm of the absolute value of the gamma function.")
 tanh = _unary("tanh", e.tanh(x), dx=1 - y * y, doc="Hyperbolic tangent.")
 sigmoid = _unary("sigmoid", e.sigmoid(x), dx=y * (1 - y), doc="1 / (1 + e^-x).")
+polygamma = Pointwise(
+    "polygamma",
+    ("n", "x"),
+    e.call("polygamma", Var("n"), x),
+    result="float",
+    doc="The n-th derivative of the digamma function, which is that of lgamma.",
+)
 softplus = _unary("softplus", e.softplus(x), doc="log(1 + e^x), without overflow.")
 softsign = _unary("softsign", x / (1 + e.abs_(x)), dx=1 / ((1 + e.abs_(x)) * (1 + e.abs_(x))), doc="x / (1 + |x|).")
 relu = _unary("relu", e.maximum(x, 0), dx=e.where(y > 0, 1.0, 0.0), result="same", doc="max(x, 0); derivative 0 at 0.")

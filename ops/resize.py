@@ -26,12 +26,15 @@ class Interpolation:
     Attributes:
         mode: `nearest`, `linear` or `cubic`.
         coordinates: ONNX's coordinate_transformation_mode; `align_scaled_corners` is `align_corners` where the size
-            that a factor asks for is not rounded (Resize-19).
+            that a factor asks for is not rounded (Resize-19). PyTorch multiplies by old / new size where ONNX divides
+            by new / old, and rounding can decide which element is nearest: `torch_half_pixel`, `torch_asymmetric` and
+            `torch_half_pixel_for_nn` are its.
         nearest: `round_prefer_floor`, `round_prefer_ceil`, `floor`, `ceil`, or `simple` (Upsample: floor, and
             ceil where the axis shrinks).
         cubic_a: the free parameter of the cubic kernel.
         exclude_outside: weights outside the input are dropped, the rest scaled to 1; else the edge repeats.
         antialias: widen the filter where the axis shrinks.
+        precision: the element type that coordinates are computed in.
     """
 
     mode: str = "nearest"
@@ -40,6 +43,7 @@ class Interpolation:
     cubic_a: float = -0.75
     exclude_outside: bool = False
     antialias: bool = False
+    precision: str = "float32"
 
 
 @op()

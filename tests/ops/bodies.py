@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime.body import Body
-from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.graph.body import Body
+from onnxgrad.runtime.graph.graph import Graph
 
 
 def body(f: Callable[..., Any], *inputs: Sequence[Any]) -> Body:

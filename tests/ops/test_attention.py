@@ -11,11 +11,11 @@ from onnxgrad.ops.errors import OpError, ShapeError
 from onnxgrad.ops.kernels.array import attention as kernels
 from onnxgrad.ops.linear_attention import linear_attention
 from onnxgrad.ops.types import type_of
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.autodiff import differentiate
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.graph import Graph
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.graph.autodiff import differentiate
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .case import rand
 from .cases.attention import attended, grad_of

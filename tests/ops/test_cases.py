@@ -13,10 +13,10 @@ import pytest
 from onnxgrad.ops.dims import Dim, evaluate, symbols_in
 from onnxgrad.ops.op import OPS
 from onnxgrad.ops.types import TensorType, is_float, type_of
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.gradcheck import check_grads
-from onnxgrad.runtime.graph import Graph
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd.gradcheck import check_grads
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from . import cases
 from .case import OpCase
@@ -158,3 +158,7 @@ def test_every_op_has_a_case() -> None:
     covered = {c.op.name for c in CASES}
     missing = sorted(n for n in OPS if n not in covered and "_grad_" not in n)
     assert not missing, f"ops without a row in tests/ops/cases: {missing}"
+
+
+def test_copies_of_graphs_call_the_same_ops() -> None:
+    assert all(copy.deepcopy(op) is op for op in OPS.values())

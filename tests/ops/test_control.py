@@ -11,10 +11,10 @@ from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import DTypeError, OpError, ShapeError
 from onnxgrad.ops.meeting import merged
 from onnxgrad.ops.types import OptionalType, SequenceType, TensorType
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.graph import Graph
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .bodies import body
 from .case import rand
@@ -147,7 +147,7 @@ def test_a_body_inside_a_body_captures_through_it():
                 ("w", tensor(N)),
             )
         )
-        from onnxgrad.runtime.body import Body
+        from onnxgrad.runtime.graph.body import Body
 
         middle = graph.body("middle")
         with middle.building():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from onnxgrad.ops.dims import Dim, at_least, bind, broadcast, evaluate, product, show, symbols_in
+from onnxgrad.ops.dims import Dim, at_least, bind, broadcast, evaluate, product, show, substitute, symbols_in
 from onnxgrad.ops.errors import ShapeError, SymbolicError
 from onnxgrad.ops.window import Window
 
@@ -90,6 +90,14 @@ def test_broadcast_refuses() -> None:
 def test_bind_reaches_into_attributes() -> None:
     win = Window((1, 1), ((n, 0), (0, h // 2)), (1, 1))
     assert bind((win, n * 2, "x"), {"n": 3, "h": 5}) == (Window((1, 1), ((3, 0), (0, 2)), (1, 1)), 6, "x")
+
+
+def test_substitute_replaces_some_symbols() -> None:
+    win = Window((1, 1), ((n, 0), (0, h // 2)), (1, 1))
+    assert substitute((win, n * 2, 7), {"h": 4 * n}) == (Window((1, 1), ((n, 0), (0, 2 * n)), (1, 1)), n * 2, 7)
+    assert substitute(at_least(n - h, 1), {"h": n}) == 1
+    assert substitute(at_least(n - h, 1), {"n": h + 3}) == 3
+    assert substitute(h, {"n": 2}) == h
 
 
 def test_text() -> None:

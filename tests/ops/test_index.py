@@ -10,7 +10,7 @@ from onnxgrad.ops import index
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import DTypeError, OpError, ShapeError
 from onnxgrad.ops.types import TensorType, type_of
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 

@@ -12,10 +12,10 @@ from onnxgrad.ops.errors import DTypeError, ShapeError, SymbolicError
 from onnxgrad.ops.extent import UNBOUNDED, extent
 from onnxgrad.ops.types import TensorType, type_of
 from onnxgrad.ops.window import Window
-from onnxgrad.runtime.contents import dims_of
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.graph import Graph
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.graph.contents import dims_of
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
 N = Dim.symbol("n")

@@ -9,8 +9,8 @@ from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import ShapeError
 from onnxgrad.ops.matmul import det, einsum, explicit, inverse, matmul
 from onnxgrad.ops.types import TensorType, type_of
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .case import rand
 

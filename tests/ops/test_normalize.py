@@ -10,8 +10,8 @@ from onnxgrad.ops.dropout import dropout, dropout_train
 from onnxgrad.ops.errors import DTypeError, OpError, ShapeError
 from onnxgrad.ops.loss import nll_loss, softmax_cross_entropy
 from onnxgrad.ops.types import type_of
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .case import rand
 

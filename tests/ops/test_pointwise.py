@@ -14,8 +14,8 @@ from onnxgrad.ops import pointwise as pw
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import DTypeError, ShapeError
 from onnxgrad.ops.types import TensorType, type_of
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 SPECIAL = [0.0, -0.0, 1e-30, -1e-30, 1.0, -1.0, 3.0, -3.0, 40.0, -40.0, 1e4, -1e4, 1e30, -1e30]
 INFINITE = [math.inf, -math.inf, math.nan]

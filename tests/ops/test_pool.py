@@ -8,8 +8,8 @@ import pytest
 from onnxgrad.ops.kernels.array import window as walk
 from onnxgrad.ops.pool import max_pool, max_pool_indices, sum_pool
 from onnxgrad.ops.window import Window
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .case import rand
 

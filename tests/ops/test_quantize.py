@@ -9,7 +9,7 @@ import pytest
 
 from onnxgrad.ops import quantize as q
 from onnxgrad.ops.rnn import lstm
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 
 @pytest.mark.parametrize(("dtype", "zero"), [("int8", np.array(-9, np.int8)), ("uint8", None)])

@@ -11,12 +11,12 @@ from onnxgrad.ops.errors import DTypeError, ShapeError
 from onnxgrad.ops.rank import topk
 from onnxgrad.ops.reduce import l2_norm, logsumexp, max_, mean, min_, prod, sum_
 from onnxgrad.ops.types import TensorType, type_of
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.autodiff import differentiate
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.gradcheck import check_grads
-from onnxgrad.runtime.graph import Graph
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.autograd.gradcheck import check_grads
+from onnxgrad.runtime.graph.autodiff import differentiate
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .case import rand
 

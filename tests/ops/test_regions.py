@@ -9,7 +9,7 @@ from onnxgrad.ops import regions
 from onnxgrad.ops.errors import OpError, ShapeError
 from onnxgrad.ops.regions import crop_and_resize, max_roi_places, max_roi_pool, non_max_suppression, roi_align
 from onnxgrad.ops.types import type_of
-from onnxgrad.runtime.gradcheck import check_grads
+from onnxgrad.runtime.autograd.gradcheck import check_grads
 
 from .case import rand
 from .cases.regions import pooled, suppressed

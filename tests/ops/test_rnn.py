@@ -8,13 +8,13 @@ import pytest
 from onnxgrad.ops import pointwise as pw, reduce
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import ShapeError
-from onnxgrad.ops.rnn import gru, lstm, rnn
+from onnxgrad.ops.rnn import BACKWARD, gru, lstm, rnn
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.autodiff import differentiate
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.graph import Graph
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.graph.autodiff import differentiate
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .case import rand
 
@@ -144,3 +144,55 @@ def test_the_gradient_on_a_graph_is_that_on_the_tape(name):
     wanted = tape.grad(reduce.sum_(op(*tensors, *rest, **attrs)[0]), tensors)
     for f, w in zip(found, wanted, strict=True):
         np.testing.assert_allclose(f, w.array, atol=1e-12)
+
+
+FORMS = [
+    ("RNN", {}),
+    ("RNN", {"cells": ((("ScaledTanh", 0.7, 1.3),), (("Affine", 0.7, 0.3),)), "clip": 0.8}),
+    ("RNN", {"cells": ((("ThresholdedRelu", 0.1, 0.0),), (("Softplus", 0.0, 0.0),))}),
+    ("GRU", {}),
+    ("GRU", {"linear_before_reset": False, "clip": 0.8}),
+    ("GRU", {"linear_before_reset": False, "cells": ((("HardSigmoid", 0.2, 0.5), ("Elu", 0.9, 0.0)),) * 2}),
+    ("LSTM", {}),
+    ("LSTM", {"clip": 0.8, "cells": ((S, ("LeakyRelu", 0.1, 0.0), ("Softsign", 0.0, 0.0)),) * 2}),
+    ("LSTM", {"input_forget": True}),
+    ("LSTM", {"quantized": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "more"), FORMS, ids=str)
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("lengths", [None, [4, 1, 2]])
+@pytest.mark.parametrize("full", [False, True])
+def test_the_gradient_is_that_of_the_composition(name, more, direction, lengths, full):
+    op, gates, cell, _, usual = LAYERS[name]
+    ways = len(BACKWARD[direction])
+    attrs = {"cells": (cell,) * 2, **usual, **more, "direction": direction}
+    attrs["cells"] = attrs["cells"][:ways]
+    lengths = None if lengths is None else np.array(lengths)
+    given = [rand(4, 3, 2), rand(ways, gates * 2, 2, seed=1), rand(ways, gates * 2, 2, seed=2)]
+    rest = [rand(ways, gates * 4, seed=3), *(rand(ways, 3, 2, seed=4 + i) for i in range(1 + (name == "LSTM")))]
+    rest = [*rest, rand(ways, 6, seed=6)] if name == "LSTM" else rest
+    tensors = [Tensor(a, requires_grad=True) for a in (*given, *(rest if full else ()))]
+    b, *states = tensors[3:] if full else [None] * len(rest)
+
+    def gradients(f):
+        outs = f(*tensors[:3], b, lengths, *states, **attrs)
+        loss = reduce.sum_(pw.mul(outs[0], rand(*outs[0].shape, seed=9)))
+        for last in outs[1:]:
+            loss = pw.add(loss, reduce.sum_(pw.mul(last, rand(*last.shape, seed=8))))
+        return tape.grad(loss, tensors)
+
+    for found, wanted in zip(gradients(op), gradients(op.composition), strict=True):
+        np.testing.assert_allclose(found.array, wanted.array, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(LAYERS))
+def test_only_the_last_state_may_be_asked_for(name):
+    op, gates, cell, _, more = LAYERS[name]
+    tensors = [Tensor(rand(*s), requires_grad=True) for s in ((4, 3, 2), (1, gates * 2, 2), (1, gates * 2, 2))]
+    rest = (None,) * (5 if name == "LSTM" else 3)
+    attrs = {"direction": "forward", "cells": (cell,), **more}
+    found, wanted = (tape.grad(reduce.sum_(f(*tensors, *rest, **attrs)[1]), tensors) for f in (op, op.composition))
+    for f, w in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(f.array, w.array, atol=1e-12)

@@ -13,11 +13,11 @@ from onnxgrad.ops.kernels.array import sampling as kernels
 from onnxgrad.ops.sampling import deform_conv, grid_sample, put_rows, taps_at
 from onnxgrad.ops.types import type_of
 from onnxgrad.ops.window import Window
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.autodiff import differentiate
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.graph import Graph
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.graph.autodiff import differentiate
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .case import rand
 

@@ -9,9 +9,9 @@ from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import ShapeError
 from onnxgrad.ops.signal import dft, frames, overlap_add, stft
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.gradcheck import check_grads
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.autograd.gradcheck import check_grads
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .case import rand
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...cumulative import cumprod, cumsum, linear_scan, shift
+from ...cumulative import cumprod, cumsum, linear_scan, logcumsumexp, shift
 from ...op import namespace
 from ...types import Array
 
@@ -57,4 +57,14 @@ def _linear_scan(a: Array, b: Array, *, axis: int, reverse: bool = False) -> Arr
         if before is not None:
             y[here] += a[here] * y[before]
         before = here
+    return y
+
+
+@logcumsumexp.kernel("array")
+def _logcumsumexp(x: Array, *, axis: int) -> Array:
+    xp = namespace(x)
+    y = xp.array(x)
+    for t in range(1, x.shape[axis]):
+        here = _at(x, axis, t)
+        y[here] = xp.logaddexp(y[here], y[_at(x, axis, t - 1)])
     return y

@@ -11,6 +11,7 @@ import numpy as np
 from ...dims import DimLike, show
 from ...errors import OpError, ShapeError
 from ...index import (
+    copy_slices,
     gather,
     gather_elements,
     gather_grad,
@@ -216,6 +217,13 @@ def _tensor_window(x: Array, at: Array | None = None, *, axis: int, size: DimLik
     places, perm = _window(x, at, int(size), axis, mode)
     found = x.transpose(perm)[xp.arange(x.shape[0])[:, None], places]
     return found.transpose(tuple(int(a) for a in np.argsort(perm)))
+
+
+@copy_slices.kernel("array", half="native")
+def _copy_slices(x: Array, part: Array, positions: Array) -> Array:
+    y = x.copy(order="C")
+    y.reshape(-1)[positions] = part
+    return y
 
 
 @nonzero.kernel("array", half="native")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ...dims import Shape
+from ...dims import Shape, show
+from ...errors import ShapeError
 from ...matmul import det, einsum, inverse, matmul, parts
 from ...op import namespace
 from ...types import Array
@@ -45,6 +46,11 @@ def _pair(a: Array, la: str, b: Array, lb: str, kept: set[str]) -> tuple[Array, 
     shared = [c for c in la if c in lb]
     # A size that broadcasts is summed on the side that has more, or kept as a batch axis of matmul.
     for c in shared:
+        if size_a[c] != size_b[c] and 1 not in (size_a[c], size_b[c]):
+            raise ShapeError(
+                f"einsum: subscript {c} has size {size_b[c]} for an operand which does not broadcast with previously "
+                f"seen size {size_a[c]}: shapes {show(a.shape)} and {show(b.shape)}"
+            )
         if c not in kept and size_a[c] != size_b[c]:
             a, la = _summed(a, la, set(la) - {c}) if size_a[c] != 1 else (a.squeeze(la.index(c)), la.replace(c, ""))
             b, lb = _summed(b, lb, set(lb) - {c}) if size_b[c] != 1 else (b.squeeze(lb.index(c)), lb.replace(c, ""))

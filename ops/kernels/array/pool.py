@@ -84,18 +84,21 @@ def _max_pool_indices(x: Array, *, kernel: Shape, win: Window, column_major: boo
     offsets = xp.asarray([*steps, steps[-1]])
     index = xp.empty(largest.shape, np.int64)
     small = np.uint8 if len(walk) < 255 else np.uint16
+    lost = x.dtype.kind == "f" and bool(xp.isnan(largest).any())
     for images, channels in blocks(n, c, math.prod(size) * x.dtype.itemsize):
         # The number of the first tap that meets the maximum, by unsigned arithmetic: masked copies are slow.
         number = xp.full(largest[images, channels].shape, len(walk), small)
         for tap, (_, to, at) in enumerate(walk):
             target = number[(..., *to)]
-            other = (x[(images, channels, *at)] != largest[(images, channels, *to)]).astype(small)
+            met = x[(images, channels, *at)]
+            differs = met != largest[(images, channels, *to)]
+            if lost:
+                differs &= ~xp.isnan(met)
+            other = differs.astype(small)
             other *= len(walk) - tap
             other += tap
             xp.minimum(target, other, out=target)
         index[images, channels] = offsets[number] + corner[images, channels]
-    if x.dtype.kind == "f" and (lost := xp.isnan(largest)).any():
-        xp.copyto(index, xp.maximum(corner, 0), where=lost)
     return index
 
 

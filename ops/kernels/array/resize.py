@@ -1,6 +1,6 @@
 """Resizing: along each axis a few weighted reads, or one matrix product where they are many.
 
-Coordinates are computed in float32, as onnxruntime does: which element is nearest can hang on the last bit.
+Coordinates are computed in float32 by default, as onnxruntime does: which element is nearest can hang on the last bit.
 """
 
 from __future__ import annotations
@@ -19,33 +19,40 @@ from ...types import Array
 f32 = np.float32
 
 
-def _coordinates(how: Interpolation, n: int, out: int, scale: Any, crop: tuple[float, float]) -> Array:
+def _coordinates(how: Interpolation, n: int, out: int, scale: Any, step: Any, crop: tuple[float, float]) -> Array:
     """Return the position in the input that each output element reads at."""
-    i = np.arange(out, dtype=f32)
-    half = f32(0.5)
+    number = np.dtype(how.precision).type
+    i = np.arange(out, dtype=number)
+    half = number(0.5)
     if scale == 1 and n == out and how.coordinates != "tf_crop_and_resize":
         return i
     match how.coordinates:
         case "half_pixel":
             return (i + half) / scale - half
         case "pytorch_half_pixel":
-            return (i + half) / scale - half if out > 1 else np.zeros(out, f32)
+            return (i + half) / scale - half if out > 1 else np.zeros(out, number)
         case "half_pixel_symmetric":
-            adjusted = f32(out) / (scale * f32(n))
-            return f32(n) / f32(2) * (f32(1) - adjusted) + (i + half) / scale - half
+            adjusted = number(out) / (scale * number(n))
+            return number(n) / number(2) * (number(1) - adjusted) + (i + half) / scale - half
         case "align_corners":
-            return i * f32(n - 1) / f32(out - 1) if out > 1 else np.zeros(out, f32)
+            return i * number(n - 1) / number(out - 1) if out > 1 else np.zeros(out, number)
         case "align_scaled_corners":
-            return i * f32(n - 1) / (scale * f32(n) - f32(1)) if out > 1 else np.zeros(out, f32)
+            return i * number(n - 1) / (scale * number(n) - number(1)) if out > 1 else np.zeros(out, number)
         case "asymmetric":
             return i / scale
+        case "torch_half_pixel":
+            return (i + half) * step - half
+        case "torch_asymmetric":
+            return i * step
+        case "torch_half_pixel_for_nn":
+            return (i + half) * step
         case "tf_half_pixel_for_nn":
             return (i + half) / scale
         case "tf_crop_and_resize":
-            start, end = f32(crop[0]), f32(crop[1])
+            start, end = number(crop[0]), number(crop[1])
             if out > 1:
-                return start * f32(n - 1) + i * (end - start) * f32(n - 1) / f32(out - 1)
-            return np.full(out, half * (start + end) * f32(n - 1), f32)
+                return start * number(n - 1) + i * (end - start) * number(n - 1) / number(out - 1)
+            return np.full(out, half * (start + end) * number(n - 1), number)
     raise ValueError(f"coordinates {how.coordinates!r}")
 
 
@@ -84,8 +91,10 @@ def reads(
 
     With `drop` the weights of outputs that read outside are 0.
     """
-    scale = f32(out) / f32(n) if factor is None else f32(factor)
-    x = _coordinates(how, n, out, scale, crop)
+    number = np.dtype(how.precision).type
+    scale = number(out) / number(n) if factor is None else number(factor)
+    step = number(n) / number(out) if factor is None else number(1 / factor)
+    x = _coordinates(how, n, out, scale, step, crop)
     inside = (x >= 0) & (x <= n - 1)
     if how.mode == "nearest":
         indices = np.clip(_nearest(how, x, scale).astype(np.int64), 0, n - 1)[None]

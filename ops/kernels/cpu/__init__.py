@@ -7,7 +7,8 @@ import importlib
 FAMILIES: tuple[str, ...] = (
     "pointwise", "pool", "pool_grad", "conv", "conv_grad", "matmul", "layout", "index", "resize", "cumulative",
     "rank", "reduce", "softmax", "normalize", "normalize_grad", "lp_norm", "loss", "loss_grad", "optimize", "lrn",
-    "attention", "attention_grad", "rotary", "rnn", "quantize", "quantized_products",
+    "attention", "attention_grad", "rotary", "rnn", "rnn_grad", "quantize",
+    "quantized_products",
 )  # fmt: skip
 """Modules with rules (`lowering.lowers`), imported when a plan is first compiled."""
 

@@ -1,4 +1,4 @@
-"""Object code on disk: a private folder, checksummed entries, written whole or not at all.
+"""Object code and plans on disk: a private folder, checksummed entries, written whole or not at all.
 
 The folder is `$ONNXGRAD_CACHE`, else `$XDG_CACHE_HOME/onnxgrad`, else `~/.cache/onnxgrad`. A bad entry is made again; a
 folder that cannot be used is done without, with one warning.
@@ -17,6 +17,9 @@ from pathlib import Path
 VARIABLE = "ONNXGRAD_CACHE"
 LIMIT_BYTES = 512 << 20
 """The oldest entries go when the folder grows beyond this."""
+
+OBJECT, PLAN = ".o", ".plan"
+"""The kinds of entries, by what their files end in."""
 
 _MAGIC = b"onnxgrad-object-1\n"
 _written = 16 << 20
@@ -55,29 +58,29 @@ def _usable() -> Path | None:
     return place
 
 
-def read(key: str) -> bytes | None:
-    """Return the object of this key, or None where there is none or it is damaged."""
+def read(key: str, kind: str = OBJECT) -> bytes | None:
+    """Return the entry of this key, or None where there is none or it is damaged."""
     place = _usable()
     if place is None:
         return None
     try:
-        data = (place / f"{key}.o").read_bytes()
+        data = (place / f"{key}{kind}").read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        warn_once(f"a compiled kernel cannot be read: {error}; it is made again")
+        warn_once(f"an entry of the cache cannot be read: {error}; it is made again")
         return None
     head = len(_MAGIC) + 32
     if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(data[head:]).digest() != data[len(_MAGIC) : head]:
-        warn_once(f"{place / key}.o is damaged; it is made again")
+        warn_once(f"{place / key}{kind} is damaged; it is made again")
         return None
     with contextlib.suppress(OSError):  # the time of use; a folder that is read-only keeps the old one
-        os.utime(place / f"{key}.o")
+        os.utime(place / f"{key}{kind}")
     return data[head:]
 
 
-def write(key: str, data: bytes) -> None:
-    """Keep an object; another process that writes the same one at the same time does no harm."""
+def write(key: str, data: bytes, kind: str = OBJECT) -> None:
+    """Keep an entry; another process that writes the same one at the same time does no harm."""
     place = _usable()
     if place is None:
         return
@@ -86,7 +89,7 @@ def write(key: str, data: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(_MAGIC + hashlib.sha256(data).digest() + data)
-            os.replace(name, place / f"{key}.o")
+            os.replace(name, place / f"{key}{kind}")
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)
@@ -105,7 +108,7 @@ def _trim(place: Path, added: int) -> None:
         return
     _written = 0
     entries = []
-    for path in place.glob("*.o"):
+    for path in (p for kind in (OBJECT, PLAN) for p in place.glob(f"*{kind}")):
         with contextlib.suppress(FileNotFoundError):
             found = path.stat()
             entries.append((found.st_mtime, found.st_size, path))

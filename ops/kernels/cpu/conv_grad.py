@@ -23,17 +23,15 @@ from .contraction import Tap, contraction
 from .conv import TYPES, Axis, correlate, input_halo, packed_filters, wins
 from .copy import copy_kernel
 from .depthwise import lower_depthwise_input_grad, lower_depthwise_weight_grad
-from .emitter import Emitter
-from .kernel import Kernel, kernel
 from .lowering import Demand, Site, lowers
 from .operand import Halo, Operand, packed, row_major
-from .tiling import panel_vectors
-from .winograd import lower_winograd_input_grad, suits
+from .sum_parts import sum_parts
+from .tiling import best_tile, panel_vectors
+from .winograd import TRAINED, lower_winograd_input_grad, suits
+from .winograd_grad import grad_wins, lower_winograd_weight_grad
 
 _CHUNKS, _TILES = 16, 96
 """So many chunks are wanted, each with sums of so many tiles."""
-_SUM = 4096
-"""How many elements of a sum of parts are a chunk."""
 _BLOCK = 384
 """About how many pixels of a tile are summed before the next tile's turn comes."""
 
@@ -165,59 +163,83 @@ def lower_conv_weight_grad(site: Site) -> bool:
         return False
     if win.group > 1 and lower_depthwise_weight_grad(site):
         return True
+    n, images = g_type.shape[2:], x_type.shape[0]
+    batch = images if isinstance(images, int) else TRAINED
+    filters, channels = int(g_type.shape[1]), int(x_type.shape[1])
+    faster = len(n) == 2 and grad_wins(site.target, g_type.dtype, filters, channels, n[0], n[1], batch)
+    if faster and not site.exact and lower_winograd_weight_grad(site):
+        return True
+    _direct(site, win, halo)
+    return True
+
+
+def _direct(site: Site, win: Window, halo: Halo) -> None:
+    """Call the kernels of the gradient of a convolution's weights as a contraction over images and pixels.
+
+    Its rows are filters and its columns the input's channels, and neighbours within a kernel row, or the other way
+    round where that leaves fewer lanes of vectors empty.
+    """
     g = site.read(0, order="channels_last")
     x = site.read(1, order="channels_last", halo=halo)
     y = site.write(0, order="plain")
-    groups = win.group
-    filters, channels = int(g_type.shape[1]) // groups, int(x_type.shape[1]) // groups
+    groups, dtype, lanes = win.group, site.result.dtype, site.target.lanes(site.result.dtype)
     kernel = tuple(int(k) for k in site.attrs["kernel"])
+    filters, channels = (int(o.shape[1]) // groups for o in (g.operand, x.operand))
     gs, xs = g.operand.strides, x.operand.strides
     joined = win.dilations[-1] == 1 and xs[-1] == channels and kernel[-1] > 1
-    columns = channels * kernel[-1] if joined else channels
+    across = channels * kernel[-1] if joined else channels
     outer = kernel[:-1] if joined else kernel
     x_steps = tuple(s * st for s, st in zip(win.strides, xs[2:], strict=True))
     start: DimLike = 0
     for (lo, _), s in zip(win.pads, xs[2:], strict=True):
         start = start - lo * s
     # Sums run over images, then pixels.
-    loops = [
-        Tap(n, a, b)
-        for n, a, b in zip((g_type.shape[0], *g_type.shape[2:]), (gs[0], *gs[2:]), (xs[0], *x_steps), strict=True)
-    ]
+    sizes, steps = (g.operand.shape[0], *g.operand.shape[2:]), ((gs[0], *gs[2:]), (xs[0], *x_steps))
+    loops = [Tap(n, a, b) for n, a, b in zip(sizes, *steps, strict=True)]
+    deep = product(sizes)
+    taps = math.prod(outer)
+    turned = (
+        1.1 * best_tile(site.target, lanes, (*outer, across)[-2:], filters, deep)[0] * math.prod(outer[:-1])
+        < best_tile(site.target, lanes, (filters,), across, deep)[0] * taps
+    )  # fmt: skip
+    plain = all(k == 1 for k in kernel)
+    rows, columns = (across, filters) if turned else (filters, across)
+    x_grid = tuple(d * s for d, s in zip(win.dilations, xs[2:], strict=True))[: len(outer)]
+    a_grid: tuple[DimLike, ...] = (filters, *(0,) * len(outer), 1)
+    b_grid: tuple[DimLike, ...] = (channels, *x_grid, 0)
+    a_start: DimLike = 0
+    b_start: DimLike = start
+    if turned:
+        loops = [Tap(t.count, t.b, t.a) for t in loops]
+        a_grid, b_grid = (channels, *x_grid, 1), (filters, *(0,) * len(outer), 0)
+        a_start, b_start = start, 0
     loops, hoisted = _hoisted(loops)
     depth = loops.pop()
-    grid = (groups, *outer, filters)
-    deep = product(t.count for t in (*loops, depth))
-    vectors = panel_vectors(site.target, g_type.dtype, grid[-1:], columns, deep)
-    width = vectors * site.target.lanes(g_type.dtype)
-    shape = (groups, *outer, filters, columns)
+    shape = (groups, *outer, rows, columns)
+    vectors = panel_vectors(site.target, dtype, shape[-3:-1] if turned and outer else shape[-2:-1], columns, deep)
+    width = vectors * lanes
     size = math.prod(shape)
-    tiles = groups * math.prod(outer) * -(-filters // 14) * -(-columns // width)
-    share, loops = _shared(loops[:hoisted], loops, size, tiles)
+    share, loops = _shared(loops[:hoisted], loops, size, groups * taps * -(-rows // 14) * -(-columns // width))
     parts = int(share.count)
-    plain = all(k == 1 for k in kernel)
-    target = y if plain else site.temporary(g_type.dtype, shape)
-    sums = target if parts == 1 else site.temporary(g_type.dtype, (parts, *shape))
-    b_steps = tuple(d * s for d, s in zip(win.dilations, xs[2:], strict=True))[: len(outer)]
+    target = y if plain and not turned else site.temporary(dtype, shape)
+    sums = target if parts == 1 else site.temporary(dtype, (parts, *shape))
     k = contraction(
-        "conv_weight_grad", site.target, dtype=g_type.dtype, columns=columns, depth=depth.count, taps=loops, a_start=0,
-        b_start=start, grid=(parts, *grid), a_grid=(share.a, filters, *(0,) * len(outer), 1), a_depth=depth.a,
-        b_grid=(share.b, channels, *b_steps, 0), b_depth=depth.b, b_panel=width, b_whole=columns % width == 0,
-        output=packed(g_type.dtype, (parts, *shape)), epilogue=None, vectors=vectors, hoisted=hoisted,
+        "conv_weight_grad", site.target, dtype=dtype, columns=columns, depth=depth.count, taps=loops, a_start=a_start,
+        b_start=b_start, grid=(parts, *shape[:-1]), a_grid=(share.a, *a_grid), a_depth=depth.a,
+        b_grid=(share.b, *b_grid), b_depth=depth.b, b_panel=width, b_whole=columns % width == 0,
+        output=packed(dtype, (parts, *shape)), epilogue=None, vectors=vectors, hoisted=hoisted, streams=True,
     )  # fmt: skip
-    site.call(k, [g, x, sums])
+    site.call(k, [x, g, sums] if turned else [g, x, sums])
     if parts > 1:
-        site.call(_sum_kernel(g_type.dtype, parts, size), [sums, target])
-    if not plain:
-        steps = row_major(shape)
-        inner = (*steps[1 : 1 + len(outer)], *((channels,) if joined else ()))
-        source = Operand(
-            g_type.dtype, (groups, filters, channels, *kernel), (steps[0], steps[-2], 1, *inner),
-        )  # fmt: skip
+        site.call(sum_parts(dtype, parts, size), [sums, target])
+    if target is not y:
+        apart = row_major(shape)
+        of_filter, of_channel = (1, columns) if turned else (columns, 1)
+        inner = (*apart[1 : 1 + len(outer)], *((channels * of_channel,) if joined else ()))
+        source = Operand(dtype, (groups, filters, channels, *kernel), (apart[0], of_filter, of_channel, *inner))
         o = y.operand.strides
-        to = Operand(g_type.dtype, source.shape, (filters * o[0], *o))
+        to = Operand(dtype, source.shape, (filters * o[0], *o))
         site.call(copy_kernel(source, to, name="unpack filters"), [target, y])
-    return True
 
 
 def _hoisted(loops: Sequence[Tap]) -> tuple[list[Tap], int]:
@@ -273,38 +295,3 @@ def _shared(hoisted: Sequence[Tap], loops: Sequence[Tap], size: int, tiles: int)
     assert isinstance(t.count, int)
     part = Tap(t.count // parts, t.a, t.b)
     return Tap(parts, t.a * part.count, t.b * part.count), [*loops[:at], part, *loops[at + 1 :]]
-
-
-@dataclass(frozen=True)
-class _Sum:
-    """What the code of a sum of parts depends on."""
-
-    dtype: Any
-    parts: int
-    size: int
-
-
-def _sum_kernel(dtype: Any, parts: int, size: int) -> Kernel:
-    """Return the kernel that adds parts, the first first."""
-    moved = (parts + 1) * size * dtype.itemsize
-    p = _Sum(dtype, parts, size)
-    return kernel("sum parts", _emit_sum, p, operands=2, chunks=-(-size // _SUM), bytes=moved, flops=parts * size)
-
-
-def _emit_sum(e: Emitter, p: _Sum) -> None:
-    lanes = e.target.lanes(p.dtype)
-    low = e.mul(e.chunk, _SUM)
-    high = e.min(e.add(low, _SUM), p.size)
-
-    def add(at: Any, count: int) -> None:
-        total = e.load(e.at(e.pointer(0), at, p.dtype), p.dtype, count)
-        for i in range(1, p.parts):
-            total = e.b.fadd(total, e.load(e.at(e.pointer(0), e.add(at, i * p.size), p.dtype), p.dtype, count))
-        e.store(total, e.at(e.pointer(1), at, p.dtype), p.dtype)
-
-    if p.size < lanes:
-        with e.loop(0, p.size) as i:
-            add(i.index, 1)
-        return
-    with e.loop(low, high, lanes) as i:
-        add(e.min(i.index, p.size - lanes), lanes)

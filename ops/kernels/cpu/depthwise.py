@@ -300,10 +300,11 @@ def _one_tile(
 def _taps_first(site: Site, i: int, w: Any) -> Ref:
     """Return the weights (C, 1, *K) as (*K, C)."""
     channels, taps = int(w.shape[0]), int(product(w.shape[2:]))
+    made = kernel("depthwise weights", emit_taps_first, (w.dtype, channels, taps), operands=2)
     if site.hoistable(i):
-        return site.packed(i, "depthwise", lambda a: np.ascontiguousarray(a.reshape(channels, taps).T))
+        return site.prepared(site.origin(i, plain=True), [made], w.dtype, (taps, channels))
     source, out = site.read(i, order="plain"), site.temporary(w.dtype, (taps, channels))
-    site.call(kernel("depthwise weights", emit_taps_first, (w.dtype, channels, taps), operands=2), [source, out])
+    site.call(made, [source, out])
     return out
 
 

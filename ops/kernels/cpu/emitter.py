@@ -369,10 +369,10 @@ class Emitter:
         """Return the vector 0, 1, 2, ..."""
         return lanes_of(kind, range(lanes))
 
-    def prefetch(self, pointer: V, locality: int = 3) -> None:
-        """Ask for the cache line of an address."""
+    def prefetch(self, pointer: V, locality: int = 3, *, write: bool = False) -> None:
+        """Ask for the cache line of an address, to read it or to write it."""
         f = self._named("llvm.prefetch.p0", VOID, [PTR, I32, I32, I32])
-        self.b.call(f, [pointer, I32(0), I32(locality), I32(1)])
+        self.b.call(f, [pointer, I32(int(write)), I32(locality), I32(1)])
 
     # vectors ------------------------------------------------------------------------------------------------------
 

@@ -135,7 +135,7 @@ class _Evaluation:
             (x,) = self.meet(self.visit(n.args[0].args[0]))
             if _real(_one(x)):
                 return vector_math.call(self.e, "tanh_softplus", x)
-        args = [self.visit(a) for a in n.args]
+        args = self.arguments(n)
         if not any(_is_value(a) for a in args):
             if n.fn not in PRIMITIVES:
                 raise KernelError(f"{self.e.prefix}: {n.fn} of constants alone")
@@ -143,11 +143,22 @@ class _Evaluation:
                 return np.asarray(PRIMITIVES[n.fn].array(np)(*args)).item()
         if n.fn.startswith("cast:"):
             _, source, target = n.fn.split(":")
-            return cast(self.e, args[0], source, target)
-        found = _CALLS.get(n.fn)
-        if found is None:
+            found = _NAMES.get(str(_one(args[0])), source)
+            return cast(self.e, args[0], found if found in ("float32", "float64") else source, target)
+        made = _CALLS.get(n.fn)
+        if made is None:
             raise KernelError(f"{self.e.prefix}: no vector code for {n.fn}")
-        return found(self, *args)
+        return made(self, *args)
+
+    def arguments(self, n: Call) -> list[Operand]:
+        """Return the values of a call's arguments; numbers alone are exact where they are cast from integers."""
+        if not n.fn.startswith(("cast:int", "cast:uint")):
+            return [self.visit(a) for a in n.args]
+        before, self.real = self.real, F64
+        try:
+            return [self.visit(a) for a in n.args]
+        finally:
+            self.real = before
 
     def meet(self, *args: Operand) -> list[V]:
         """Return operands with one type: the one that NumPy gives them together."""
@@ -390,4 +401,6 @@ _CALLS: dict[str, Callable[..., Operand]] = {
     "bitwise_xor": lambda self, x, y: self.bitwise("xor", x, y),
     "bitwise_not": lambda self, x: self.b.not_(x),
     **{fn: _function(fn) for fn in vector_math.FUNCTIONS if fn != "pow"},
+    "log2": lambda self, x: self.mul(_function("log")(self, x), 1 / math.log(2)),
+    "log10": lambda self, x: self.mul(_function("log")(self, x), 1 / math.log(10)),
 }  # fmt: skip

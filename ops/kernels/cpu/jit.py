@@ -50,9 +50,16 @@ def _machine(target: Target) -> Any:
 
 
 @functools.cache
+def _compiler() -> str:
+    """Return what tells this compiler from others."""
+    how = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return f"{llvmlite.__version__} {llvm.llvm_version_info} {how}"
+
+
+@functools.cache
 def _sources() -> str:
     """Return a hash of the code that emits code: another version makes other objects."""
-    digest = hashlib.sha256(f"{llvmlite.__version__} {llvm.llvm_version_info}".encode())
+    digest = hashlib.sha256(_compiler().encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -76,10 +83,9 @@ def compile_kernels(kernels: Sequence[Kernel], target: Target | None = None) -> 
     if not distinct:
         return {}
     ordered = [distinct[key] for key in sorted(distinct)]
-    identity = "\n".join([_sources(), repr(target), *(k.key for k in ordered)])
     names = [symbol(k) for k in ordered]
     try:
-        addresses = load_object(identity, names, lambda: _emit(ordered, target), target)
+        addresses = load_object(_identity(ordered, target), names, lambda: _emit(ordered, target), target)
     except BrokenKernelError:
         raise
     except KernelError:
@@ -92,6 +98,30 @@ def compile_kernels(kernels: Sequence[Kernel], target: Target | None = None) -> 
     return {k.key: addresses[symbol(k)] for k in ordered}
 
 
+def _identity(ordered: Sequence[Kernel], target: Target) -> str:
+    return "\n".join([_sources(), repr(target), *(k.key for k in ordered)])
+
+
+def object_key(kernels: Sequence[Kernel], target: Target) -> str:
+    """Return the key in the cache of the object that `compile_kernels` makes of these."""
+    distinct = {k.key: k for k in kernels}
+    return _cache_key(_identity([distinct[key] for key in sorted(distinct)], target))
+
+
+def _cache_key(identity: str) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def find_object(key: str, names: Sequence[str], target: Target) -> dict[str, int] | None:
+    """Return the addresses of functions of an object in the cache, or None where it is not there."""
+    data = cache.read(key)
+    try:
+        return None if data is None else _link(data, names, target)
+    except (RuntimeError, KernelError) as error:
+        cache.warn_once(f"an object in {cache.folder()} cannot be loaded ({error}); it is made again")
+        return None
+
+
 def load_object(identity: str, names: Sequence[str], emit: Callable[[], Any], target: Target) -> dict[str, int]:
     """Return the addresses of functions of a module, from the cache or compiled now.
 
@@ -101,13 +131,10 @@ def load_object(identity: str, names: Sequence[str], emit: Callable[[], Any], ta
         emit: writes the module (`ir.Module` or text), if the object is not in the cache.
         target: what CPU it is for.
     """
-    key = hashlib.sha256(identity.encode()).hexdigest()
-    data = cache.read(key)
-    if data is not None:
-        try:
-            return _link(data, names, target)
-        except (RuntimeError, KernelError) as error:
-            cache.warn_once(f"an object in {cache.folder()} cannot be loaded ({error}); it is made again")
+    key = _cache_key(identity)
+    found = find_object(key, names, target)
+    if found is not None:
+        return found
     data = _object(emit(), target)
     addresses = _link(data, names, target)
     cache.write(key, data)
@@ -120,7 +147,7 @@ def load_text(text: str, names: Sequence[str], target: Target) -> dict[str, int]
     def emit() -> str:
         return f'target triple = "{llvm.get_default_triple()}"\n{text}'
 
-    return load_object("\n".join([text, _sources(), repr(target)]), names, emit, target)
+    return load_object("\n".join([text, _compiler(), repr(target)]), names, emit, target)
 
 
 def _emit(kernels: Sequence[Kernel], target: Target) -> ir.Module:

@@ -7,16 +7,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...dims import DimLike, Shape, product
+from ...dims import Dim, DimLike, Shape, product
 from ...matmul import parts
 from . import bfloat16
 from .contraction import Tap, contraction
-from .copy import copy_kernel
+from .copy import Copy, copy_kernel, emit_copy
+from .kernel import kernel
 from .lowering import Epilogue, Ref, Site, lowers
 from .operand import Operand, row_major
 from .tiling import panel_vectors
+from .walk import Axis, bits, chunks_of
 
 TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+_ROWS = (64, 32, 16)
+"""So many rows of a left side that lies column by column are gathered, the first number that divides them."""
+_WIDE, _DEEP = 64, 64
+"""The fewest columns, and the least depth, where that pays."""
+_AT_ONCE = 32
+"""So deep a part of all groups is gathered at once: its lines are read, and those of a group written, in order."""
 
 
 @lowers("matmul", fuses=True, rounds=lambda site: reads_rounded(site))
@@ -44,6 +53,8 @@ def lower_matmul(site: Site) -> bool:
         a_view = a.operand
     a_view = a_view.reshaped((1, *a_view.shape), (0, *a_view.strides)) if row else a_view
     a_view = a_view.broadcast_to((*grid, depth))
+    if not pairs and not row and not column and crosses(a_view, columns):
+        return _turned(site, a, a_view)
     vectors = panel_vectors(site.target, a_type.dtype, grid, columns, depth, a_view.strides[:-1])
     width = vectors * site.target.lanes(a_type.dtype)
     perm = (0, 1) if column else range(b_type.ndim)
@@ -61,6 +72,58 @@ def lower_matmul(site: Site) -> bool:
     )  # fmt: skip
     site.call(k, [a, b, y, *site.epilogue_refs])
     return True
+
+
+def crosses(a: Operand, columns: DimLike) -> bool:
+    """Whether rows of the left side lie beside each other, so that it pays to gather those of a tile beforehand."""
+    rows, depth = a.shape[-2:]
+    long = isinstance(depth, Dim) or depth >= _DEEP
+    wide = not isinstance(columns, Dim) and columns >= _WIDE
+    return a.strides[-2] == 1 and not isinstance(rows, Dim) and rows % _ROWS[-1] == 0 and rows > 0 and long and wide
+
+
+def _turned(site: Site, a: Ref, view: Operand) -> bool:
+    """Lower a product whose left side lies column by column: its rows are gathered in groups, beside each other."""
+    *batch, rows, depth = view.shape
+    size = next(n for n in _ROWS if rows % n == 0)
+    b_type = site.types[1]
+    b_batch, columns, dtype = b_type.shape[:-2], b_type.shape[-1], view.dtype
+    groups = rows // size
+    gathered = site.temporary(dtype, (*batch, groups, depth, size))
+    shape = (*batch, groups, size, depth)
+    of, to = _grouped(view, size).strides, gathered.operand.strides
+    target = gathered.operand.transposed((*range(len(batch) + 1), len(batch) + 2, len(batch) + 1))
+    axes = tuple(Axis(n, (of[i], to[i]), 1) for i, n in enumerate(batch))
+    inner = Axis(groups, (of[-3], to[-3])), Axis(depth, (of[-1], to[-2]), _AT_ONCE), Axis(size, (1, 1))
+    gather = Copy(bits(dtype), (*axes, *inner), (0, 0), "rows")
+    moved = 2 * view.size * np.dtype(dtype).itemsize
+    chunks = chunks_of(gather.axes)
+    site.call(kernel("gather rows", emit_copy, gather, operands=2, chunks=chunks, bytes=moved), [a, gathered])
+    grid = shape[:-1]
+    vectors = panel_vectors(site.target, dtype, grid[-1:], columns, depth)
+    width = vectors * site.target.lanes(dtype)
+    b, steps = _packed(site, 1, width, range(b_type.ndim), len(b_batch))
+    shared = all(d == 1 for d in b_batch)
+    y = site.write(0, order="plain")
+    epilogue = site.epilogue
+    if epilogue is not None:
+        epilogue = replace(epilogue, operands=tuple(_grouped(o, size) for o in epilogue.operands))
+    k = contraction(
+        "matmul", site.target, dtype=dtype, columns=columns, depth=depth, taps=(), a_start=0, grid=grid,
+        a_grid=target.strides[:-1], a_depth=target.strides[-1],
+        b_grid=(0,) * len(grid) if shared else (*_broadcast(b_batch, steps[: len(b_batch)], tuple(batch)), 0, 0),
+        b_depth=width, b_panel=width * depth, output=_grouped(y.operand, size), vectors=vectors, epilogue=epilogue,
+        flat=True,
+    )  # fmt: skip
+    site.call(k, [gathered, b, y, *site.epilogue_refs])
+    return True
+
+
+def _grouped(o: Operand, size: int) -> Operand:
+    """Return an operand with its last axis but one split into groups of rows."""
+    *batch, rows, columns = o.shape
+    *outer, step, inner = o.strides
+    return o.reshaped((*batch, rows // size, size, columns), (*outer, size * step, step, inner))
 
 
 def rounds(site: Site) -> bool:

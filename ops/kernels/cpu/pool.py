@@ -293,9 +293,9 @@ class _Row:
         self.store(tile, sums)
 
     def where(self, tile: _Tile) -> None:
-        """Write the flat indices of a tile's maxima: the first of equals, the window's corner where there is a NaN."""
+        """Write the flat indices of a tile's maxima: the first of equals, the first NaN where there is one."""
         e, p, lanes = self.e, self.p, tile.lanes
-        count, lost = tile.count or 1, functools.partial(e.b.fcmp_unordered, "uno")
+        count = tile.count or 1
         steps = [e.mul(d, q) for d, q in zip(p.dilations, p.pitch, strict=True)]
         corner = [e.add(*(e.mul(b, q) for b, q in zip([*self.begins, tile.begin], p.pitch, strict=True)))]
         corner += [e.add(corner[0], e.mul(i * p.strides[-1], p.pitch[-1])) for i in range(1, count)]
@@ -310,10 +310,12 @@ class _Row:
             for column, uses in self.inner(tile.count):
                 v = e.load(e.at(row, e.mul(column, p.x.strides[-1]), self.dtype), self.dtype, lanes, tile.mask)
                 for pixel, t in uses:
-                    more = e.b.fcmp_ordered(">", v, values[pixel])
+                    best = values[pixel]
+                    lost = e.b.and_(e.b.fcmp_unordered("uno", v, v), e.b.fcmp_ordered("ord", best, best))
+                    more = e.b.or_(e.b.fcmp_ordered(">", v, best), lost)
                     place = splat(e.add(corner[pixel], ahead, e.mul(t, steps[-1])))
                     places[pixel] = e.b.select(more, place, places[pixel])
-                    values[pixel] = e.b.select(e.b.or_(more, lost(v, v)), v, values[pixel])
+                    values[pixel] = e.b.select(more, v, best)
             return [*values, *places]
 
         none = e.constant(-np.inf, e.zero(self.dtype, lanes).type)
@@ -325,9 +327,8 @@ class _Row:
             planes = e.b.add(planes, e.b.mul(e.iota(lanes), e.splat(plane, lanes)))
         zero = e.zero(np.int64, lanes)
         indices = []
-        for value, place, begin in zip(found[:count], found[count:], corner, strict=True):
-            index = e.b.select(lost(value, value), splat(begin), place)
-            index = e.b.add(e.b.sext(index, planes.type), planes)
+        for place in found[count:]:
+            index = e.b.add(e.b.sext(place, planes.type), planes)
             indices.append(e.b.select(e.b.icmp_signed("<", index, zero), zero, index))
         self.store(tile, indices)
 

@@ -28,7 +28,7 @@ _FUSED = 16
 _WIDE = 8
 """From this many channels on, vectors lie along them."""
 
-_PLAIN = ("half_pixel", "pytorch_half_pixel", "asymmetric")
+_PLAIN = ("half_pixel", "pytorch_half_pixel", "asymmetric", "torch_half_pixel", "torch_asymmetric")
 """Coordinates that depend on the factor alone."""
 
 

@@ -151,8 +151,9 @@ out:
   ret void
 }}
 
-; take chunks until the stage %seen has none left to take; returns the ticket that had none
-define internal i64 @take(ptr %pool, ptr %scratch) {{
+; take chunks until there are none left to take; returns the ticket that had none. Where scratch memory lies is looked
+; up for each chunk: a thread that was asleep in here since another run has to use what this run was given
+define internal i64 @take(ptr %pool, ptr %pscratch) {{
 entry:
   %done = getelementptr i8, ptr %pool, i64 64
   %pprogram = getelementptr i8, ptr %pool, i64 192
@@ -171,6 +172,7 @@ try:
   %won = extractvalue {{ i64, i1 }} %pair, 1
   br i1 %won, label %work, label %look
 work:
+  %scratch = load ptr, ptr %pscratch, align 8
   %program = load ptr, ptr %pprogram, align 8
   %stages = load ptr, ptr %program, align 8
   %pentries = getelementptr i64, ptr %program, i64 1
@@ -224,8 +226,7 @@ stay:
   %in = icmp slt i64 %number, %limit
   br i1 %in, label %join, label %rest
 join:
-  %scratch = load ptr, ptr %pscratch, align 8
-  %t1 = call i64 @take(ptr %pool, ptr %scratch)
+  %t1 = call i64 @take(ptr %pool, ptr %pscratch)
   br label %rest
 rest:
   %t = phi i64 [ %t0, %stay ], [ %t1, %join ]
@@ -237,7 +238,7 @@ out:
   ret void
 }}
 
-define void @together(ptr %pool, ptr %program, i64 %begin, i64 %end, ptr %scratch) {{
+define void @together(ptr %pool, ptr %program, i64 %begin, i64 %end, ptr %pscratch) {{
 entry:
   %pprogram = getelementptr i8, ptr %pool, i64 192
   %pend = getelementptr i8, ptr %pool, i64 208
@@ -249,7 +250,7 @@ entry:
   call void @open(ptr %pool, i64 %begin, i64 %seq1)
   br label %loop
 loop:
-  %t = call i64 @take(ptr %pool, ptr %scratch)
+  %t = call i64 @take(ptr %pool, ptr %pscratch)
   %sh = lshr i64 %t, 16
   %n = and i64 %sh, 65535
   %idle = icmp eq i64 %n, 0
@@ -377,6 +378,7 @@ class Pool:
         self._scratch: list[np.ndarray[Any, Any]] = []
         self._pointers = np.zeros(256, np.int64)
         self._threads: list[threading.Thread] = []
+        self._together: Any = None
 
     def run(self, program: int, begin: int, end: int, scratch: int, threads: int) -> None:
         """Run stages of a program.
@@ -395,21 +397,21 @@ class Pool:
             f["alone"](program, begin, end, own_scratch(scratch))
             return
         try:
-            self._grow(threads, scratch, f["worker"])
+            self._grow(threads, scratch, f["worker"], f["together"])
             self._view[28] = threads
-            f["together"](self._address, program, begin, end, int(self._pointers[0]))
+            f["together"](self._address, program, begin, end, self._pointers.ctypes.data)
         finally:
             self._lock.release()
 
-    def _grow(self, threads: int, scratch: int, worker: Any) -> None:
-        while len(self._scratch) < threads or any(s.size < scratch for s in self._scratch[:threads]):
-            for i in range(threads):
+    def _grow(self, threads: int, scratch: int, worker: Any, together: Any) -> None:
+        while len(self._scratch) < threads or any(s.size < scratch for s in self._scratch):
+            for i in range(max(threads, len(self._scratch))):  # a late worker of a run of more threads may take part
                 if i >= len(self._scratch):
                     self._scratch.append(aligned(max(scratch, 1 << 16)))
                 elif self._scratch[i].size < scratch:
-                    self._retired.append(self._scratch[i])
                     self._scratch[i] = aligned(scratch)
                 self._pointers[i] = self._scratch[i].ctypes.data
+        self._together = together
         while len(self._threads) < threads - 1:
             number = len(self._threads) + 1
             place = self._pointers.ctypes.data + 8 * number
@@ -418,11 +420,6 @@ class Pool:
             )
             thread.start()
             self._threads.append(thread)
-
-    @functools.cached_property
-    def _retired(self) -> list[np.ndarray[Any, Any]]:
-        """Scratch memory that a late worker may still hold the address of."""
-        return []
 
 
 class _Own(threading.local):
@@ -472,9 +469,8 @@ def _stop() -> None:
     if _pool._threads:
         _pool._view[27] = 1
         if _pool._lock.acquire(timeout=1):
-            f = _functions(host_target())
             empty = np.zeros(2, np.int64)
-            f["together"](_pool._address, empty.ctypes.data, 0, 0, 0)
+            _pool._together(_pool._address, empty.ctypes.data, 0, 0, 0)
             for t in _pool._threads:
                 t.join(timeout=1)
 

@@ -24,6 +24,8 @@ _SUMS = 192 << 10
 """How much room the sums of a chunk may take."""
 _LONG = 28
 """From which size on an axis has tiles of its own."""
+_TALL = 1.05
+"""How much longer it takes where a tile is of several rows that could be of one."""
 _ALIAS = 4096
 """Rows of A this many bytes apart compete for one set of a first-level cache."""
 _WAYS = 10
@@ -112,11 +114,18 @@ def merged(grid: Shape, *strides: Shape) -> tuple[Shape, list[Shape]]:
     return tuple(a[0] for a in axes), [tuple(a[1][i] for a in axes) for i in range(len(strides))]
 
 
-@functools.lru_cache(4096)
 def pick_tile(
     target: Target, lanes: int, grid: Shape, columns: DimLike, deep: DimLike, vectors: int = 0, *, ways: int = _MOST
 ) -> Tile:
-    """Return the tile of least estimated time for this many rows and columns.
+    """Return the tile of least estimated time for this many rows and columns; see `best_tile`."""
+    return best_tile(target, lanes, grid, columns, deep, vectors, ways=ways)[1]
+
+
+@functools.lru_cache(4096)
+def best_tile(
+    target: Target, lanes: int, grid: Shape, columns: DimLike, deep: DimLike, vectors: int = 0, *, ways: int = _MOST
+) -> tuple[float, Tile]:
+    """Return the least estimated time for this many rows and columns, in cycles, and its tile.
 
     Args:
         target: what CPU it is for.
@@ -148,14 +157,15 @@ def pick_tile(
             tall = 1 if isinstance(before, Dim) else min(most // c, before)
             for r in range(1, tall + 1):
                 times = -(-last // c) * (1 if isinstance(before, Dim) else -(-before // r))
-                offer(times * _cycles(r * c, v, depth, lanes, target.fma, ways), Tile(r, c, v))
+                apart = _TALL if r > 1 and last >= _LONG else 1  # what lies in a row comes from afar together
+                offer(apart * times * _cycles(r * c, v, depth, lanes, target.fma, ways), Tile(r, c, v))
             left = last % c
             if c > 8 and 0 < left <= c // 2:
                 cost = last // c * _cycles(c, v, depth, lanes, target.fma, ways)
                 cost += -(-left // 4) * _cycles(4, v, depth, lanes, target.fma, ways)
                 offer(1.02 * cost * (1 if isinstance(before, Dim) else before), Tile(1, c, v, 4))
     assert best is not None
-    return best[1]
+    return best
 
 
 def panel_vectors(

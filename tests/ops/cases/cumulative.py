@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxgrad.ops.cumulative import cumprod, cumsum, linear_scan, shift
+from onnxgrad.ops.cumulative import cumprod, cumsum, linear_scan, logcumsumexp, shift
 
 from ..case import OpCase, rand
 
@@ -64,6 +64,8 @@ CASES = [
         )
         for r in (False, True)
     ),
+    OpCase(logcumsumexp, (rand(2, 4, 2),), lambda x: np.log(np.cumsum(np.exp(x), 1)), {"axis": 1}),
+    OpCase(logcumsumexp, (np.array([-800.0, 1.0, -3.0, 700.0]),), lambda x: np.logaddexp.accumulate(x), {"axis": 0}),
     OpCase(shift, (rand(2, 4),), lambda x: np.hstack([np.zeros((2, 1)), x[:, :3]]), {"axis": 1, "by": 1}),
     OpCase(shift, (rand(3, 2),), lambda x: np.vstack([x[2:], np.zeros((2, 2))]), {"axis": 0, "by": -2}),
     OpCase(shift, (rand(3, 2),), lambda x: np.zeros((3, 2)), {"axis": 0, "by": 5}),

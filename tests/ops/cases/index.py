@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxgrad.ops.index import (
+    copy_slices,
     gather,
     gather_elements,
     gather_grad,
@@ -67,6 +68,13 @@ def elements(axis: int) -> Any:
         return out
 
     return f
+
+
+def written(x: np.ndarray, part: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    flat = list(x.flatten())
+    for place in np.ndindex(*positions.shape):
+        flat[positions[place]] = part[place]
+    return np.array(flat).reshape(x.shape)
 
 
 def scattered(axis: int, reduction: str) -> Any:
@@ -207,6 +215,8 @@ CASES = [
         {"reduction": "add", "batch_dims": 1},
         name="scatter_nd-batch",
     ),
+    OpCase(copy_slices, (rand(3, 4), rand(2, 2, seed=1), np.array([[1, 2], [9, 10]])), written),
+    OpCase(copy_slices, (rand(4), rand(seed=1), np.array(2)), written),
     OpCase(
         tensor_scatter,
         (rand(2, 5, 3), rand(2, 2, 3, seed=1), np.array([1, 3])),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxgrad.ops.loss import nll_loss, softmax_cross_entropy, softmax_cross_entropy_grad
+from onnxgrad.ops.loss import binary_cross_entropy, nll_loss, softmax_cross_entropy, softmax_cross_entropy_grad
 
 from ..case import OpCase, rand
 
@@ -72,7 +72,20 @@ def row(op: Any, f: Any, shape: tuple[int, ...], labels: np.ndarray, weights: An
     )
 
 
+def binary(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+    def one(x: float, t: float) -> float:
+        yes, no = (max(math.log(p), -100.0) if p > 0 else -100.0 for p in (x, 1 - x))
+        return -(t * yes + (1 - t) * no)
+
+    return np.vectorize(one)(*np.broadcast_arrays(x, t))
+
+
 CASES = [
+    OpCase(binary_cross_entropy, (rand(3, 4, low=0.1, high=0.9), rand(4, low=0.0, high=1.0, seed=2)), binary),
+    OpCase(
+        binary_cross_entropy, (np.array([0.0, 1.0, 0.0, 1.0, 1e-300]), np.array([0.0, 1.0, 1.0, 0.0, 0.5])), binary,
+        order=None, name="binary_cross_entropy-bounds",
+    ),
     *(
         row(op, f, shape, labels, None, how)
         for op, f in BOTH
@@ -86,4 +99,4 @@ CASES = [
         for how in (("mean", None), ("mean", 2), ("sum", 0), ("none", 2), ("none", None))
     ),
     *(row(op, f, (3, 4), VECTOR, rand(4, low=0.5, seed=1), ("mean", ignore)) for op, f in BOTH for ignore in (None, 0)),
-]
+]  # fmt: skip

@@ -35,6 +35,13 @@ def softplus(x: float) -> float:
     return math.log(1 + math.exp(x))
 
 
+def zeta(s: int, x: float) -> float:
+    """Return the Hurwitz zeta function by its sum, whose rest an integral stands for."""
+    n = 2000
+    rest = sum((x + n) ** (1 - s - k) * c for k, c in ((0, 1 / (s - 1)), (1, 0.5), (2, s / 12)))
+    return math.fsum((x + k) ** -s for k in range(n)) + rest
+
+
 def gelu_tanh(x: float) -> float:
     return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
@@ -66,6 +73,13 @@ UNARY: list[tuple[Any, Callable[..., Any], float, float]] = [
     (pw.acosh, math.acosh, 1.2, 3),
     (pw.atanh, math.atanh, -0.9, 0.9),
     (pw.erf, math.erf, -3, 3),
+    (pw.log2, math.log2, 0.2, 3),
+    (pw.log10, math.log10, 0.2, 3),
+    (pw.log1p, math.log1p, -0.5, 3),
+    (pw.exp2, lambda v: 2.0**v, -2, 2),
+    (pw.expm1, math.expm1, -2, 2),
+    (pw.erfc, math.erfc, -3, 3),
+    (pw.lgamma, math.lgamma, 0.3, 3),
     (pw.tanh, math.tanh, -3, 3),
     (pw.sigmoid, sigmoid, -4, 4),
     (pw.softplus, softplus, -4, 4),
@@ -83,6 +97,7 @@ STEPS: list[tuple[Any, Callable[..., Any]]] = [
     (pw.floor, math.floor),
     (pw.ceil, math.ceil),
     (pw.round_, round),
+    (pw.trunc, math.trunc),
 ]
 
 SHAPED: list[tuple[Any, Callable[..., Any], tuple[Any, ...]]] = [
@@ -119,6 +134,12 @@ BINARY: list[tuple[Any, Callable[..., Any], Any, Any]] = [
     (pw.pow_, lambda a, b: a**b, POSITIVE, A),
     (pw.pow_, lambda a, b: a**b, A, 3.0),
     (pw.pow_, lambda a, b: a**b, np.array([0.0, 2.0]), 2.0),
+    (pw.atan2, math.atan2, A, ROW),
+    (pw.hypot, math.hypot, A, ROW),
+    (pw.copysign, math.copysign, A, ROW),
+    (pw.logaddexp, lambda a, b: math.log(math.exp(a) + math.exp(b)), A, ROW),
+    (pw.logaddexp2, lambda a, b: math.log2(2**a + 2**b), A, ROW),
+    (pw.polygamma, lambda n, x: zeta(3, x) * -2, 2, POSITIVE),
     (pw.maximum, max, A, ROW),
     (pw.minimum, min, A, 0.25),
     (pw.where, lambda c, a, b: a if c else b, A > 0, (ROW, B)),
@@ -161,6 +182,10 @@ CASES = [
     OpCase(pw.clip, (np.array([-9, 0, 9]), -3, 5), each(lambda v, lo, hi: min(hi, max(lo, v)), int), order=0),
     OpCase(pw.logical_not, (BOOLS,), each(lambda v: not v, bool), order=0),
     OpCase(pw.bitwise_not, (INTS,), each(lambda v: -v - 1, int), order=0),
+    OpCase(pw.signbit, (np.array([1, -0.0, -np.inf]),), each(lambda v: math.copysign(1, v) < 0, bool), order=0),
+    OpCase(
+        pw.erfinv, (np.array([math.erf(v) for v in (-1.2, -0.1, 0.3, 2.0)]),), lambda x: np.array([-1.2, -0.1, 0.3, 2])
+    ),
     OpCase(pw.isnan, (np.array([1, np.nan, np.inf]),), each(math.isnan, bool), order=0),
     OpCase(pw.add, (np.array(1.5), np.array(2.0)), each(lambda a, b: a + b), name="add-scalars"),
     OpCase(pw.cast, (A,), lambda v: v, {"dtype": "float64"}, name="cast-same"),

@@ -33,6 +33,9 @@ POSITIONS: dict[str, Position] = {
     "pytorch_half_pixel": lambda i, n, out: half_pixel(i, n, out) if out > 1 else 0.0,
     "half_pixel_symmetric": half_pixel,
     "tf_half_pixel_for_nn": lambda i, n, out: (i + 0.5) * n / out,
+    "torch_half_pixel": half_pixel,
+    "torch_asymmetric": asymmetric,
+    "torch_half_pixel_for_nn": lambda i, n, out: (i + 0.5) * n / out,
 }
 ROUNDINGS: dict[str, Callable[[float], int]] = {
     "floor": math.floor,
@@ -118,6 +121,9 @@ CASES = [
     *row(Interpolation("linear", "align_corners"), (2, 3), (1,)),
     *row(Interpolation("linear", "pytorch_half_pixel"), (2, 20), (40,)),
     *row(Interpolation("linear", antialias=True), (1, 8, 5), (4, 2)),
+    *row(Interpolation(nearest="floor", coordinates="torch_asymmetric"), (1, 2, 3, 7), (6, 4)),
+    *row(Interpolation(nearest="floor", coordinates="torch_half_pixel_for_nn"), (2, 7), (10,)),
+    *row(Interpolation("linear", "torch_half_pixel", precision="float64"), (2, 7), (10,)),
     *row(Interpolation("cubic"), (2, 4), (8,)),
     *row(Interpolation("cubic", cubic_a=-0.5, exclude_outside=True), (2, 20), (40,)),
     *row(Interpolation("cubic", "half_pixel_symmetric", antialias=True), (2, 8), (4,)),

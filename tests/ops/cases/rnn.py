@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 from onnxgrad.ops.rnn import gru, lstm, rnn
+from onnxgrad.ops.rnn_grad import gru_grad, lstm_grad, rnn_grad
+from onnxgrad.ops.rnn_train import gru_train, lstm_train
+from onnxgrad.ops.rnn_walk import cell_walk, state_walk
 
 from ..case import OpCase, rand
 
@@ -123,6 +126,128 @@ def row(
     return OpCase(op, (x, w, r, b, lengths, *states, *rest), reference(**attrs), attrs, order=order, name=name)
 
 
+def walked(gy: Any, factor: Any, kept: Any, r: Any, last: Any) -> tuple[np.ndarray, ...]:
+    """The walk back through states, by its equations."""
+    gates, states = np.zeros_like(factor), np.zeros((*factor.shape[:2], r.shape[1]))
+    for t in reversed(range(len(factor))):
+        states[t] = last if gy is None else last + gy[t]
+        gates[t] = np.tile(states[t], factor.shape[2] // r.shape[1]) * factor[t]
+        last = gates[t] @ r + (0 if kept is None else kept[t] * states[t])
+    return gates, states, last
+
+
+def walked_cells(
+    gy: Any, factor: Any, into: Any, through: Any, kept: Any, r: Any, last: Any, cell: Any
+) -> tuple[np.ndarray, ...]:
+    """The walk back through states and cells, by its equations."""
+    gates = np.zeros_like(factor)
+    for t in reversed(range(len(factor))):
+        state = last if gy is None else last + gy[t]
+        cell = cell + into[t] * state
+        gates[t] = np.concatenate([cell, state, cell, cell], 1) * factor[t]
+        last, cell = gates[t] @ r + (0 if kept is None else kept[t] * state), cell * through[t]
+    return gates, last, cell
+
+
+def walk_row(op: Any, reference: Any, gates: int, full: bool, states: int, inner: int) -> OpCase:
+    gy = rand(3, 2, 2) if full else None
+    kept = rand(3, 2, 1 if inner else 2, seed=1) if full else None
+    factor, r = rand(3, 2, 2 * gates, seed=2), rand(2 * gates, 2, seed=3)
+    more = [rand(3, 2, 2, seed=4 + i) for i in range(inner)]
+    last = [rand(2, 2, seed=6 + i) for i in range(states)]
+    name = f"{op.name}-{gates}-{'full' if full else 'bare'}"
+    return OpCase(op, (gy, factor, *more, kept, r, *last), reference, {}, order=2, name=name)
+
+
+def train_row(op: Any, gates: int, reference: Any, direction: str, cells: Any, lengths: Any, **more: Any) -> OpCase:
+    """A row of a layer that keeps its gates: of them all but what follows from the layer's results by their equations.
+
+    The weights of the state are zero, so that each step stands alone.
+    """
+    ways = len(BACK[direction])
+    x, w, b = rand(3, 2, 2), rand(ways, gates * 2, 2, seed=1), rand(ways, 4 * gates, seed=3)
+    r = np.zeros((ways, gates * 2, 2))
+    h0, c0 = rand(ways, 2, 2, seed=4), rand(ways, 2, 2, seed=5)
+    attrs = {"direction": direction, "cells": cells, **more}
+    layer = reference(**attrs)
+
+    def expected(x: Any, w: Any, r: Any, b: Any, lengths: Any, *states: Any) -> tuple[np.ndarray, ...]:
+        results = layer(x, w, r, b, lengths, *states)
+        projected = np.einsum("tbi,dgi->tdbg", x, w)
+        own, inner = (v[:, None] for v in np.split(b, 2, axis=1))
+        if gates == 3:
+            z, reset, n = np.split(projected + own, 3, axis=3)
+            bz, br, bn = np.split(inner, 3, axis=2)
+            z, reset = act(cells[0][0], z + bz, None), act(cells[0][0], reset + br, None)
+            linear = more.get("linear_before_reset")
+            n = act(cells[0][1], n + (reset * bn if linear else bn), None)
+            kept = [z, reset, n, *([np.broadcast_to(bn, n.shape)] if linear else [])]
+            return (*results, np.concatenate(kept, 3))
+        i, o, forget, n = np.split(projected + own + inner, 4, axis=3)
+        i, o, forget = (act(cells[0][0], v, None) for v in (i, o, forget))
+        n = act(cells[0][1], n, None)
+        cell = np.zeros_like(n)
+        for d, back in enumerate(BACK[direction]):
+            for entry in range(2):
+                c = states[1][d, entry]
+                order = range(3) if lengths is None else range(lengths[entry])
+                for t in reversed(order) if back else order:
+                    c = cell[t, d, entry] = forget[t, d, entry] * c + i[t, d, entry] * n[t, d, entry]
+                for t in range(order.stop, 3):
+                    cell[t, d, entry] = forget[t, d, entry] * c + i[t, d, entry] * n[t, d, entry]
+        return (*results, np.concatenate([i, o, forget, n], 3), cell)
+
+    args = (x, w, r, b, lengths, h0, *((c0, None) if gates == 4 else ()))
+    name = f"{op.name}-{direction}-{'' if lengths is None else lengths}" + "".join(f"-{k}" for k in more)
+    return OpCase(op, args, expected, attrs, order=None, name=name)
+
+
+def differences(steps: Any, arrays: list[Any], at: int, weights: list[Any]) -> np.ndarray:
+    """Return the gradient of a weighted sum of results by one array, by central differences."""
+    step, grad = 1e-6, np.zeros(arrays[at].shape)
+    for place in np.ndindex(*grad.shape):
+        values = []
+        for sign in (1, -1):
+            moved = [a.copy() if i == at else a for i, a in enumerate(arrays)]
+            moved[at][place] += sign * step
+            values.append(sum((g * r).sum() for g, r in zip(weights, steps(*moved), strict=True) if g is not None))
+        grad[place] = (values[0] - values[1]) / (2 * step)
+    return grad
+
+
+def grad_row(op: Any, steps: Any, gates: int, cells: Any, **more: Any) -> OpCase:
+    """A row of a layer's gradient; the input weights are the identity, so that x is what they give."""
+    states = 2 if gates == 4 else 1
+    attrs = {"direction": "forward", "cells": cells, **more}
+    forward = steps(**attrs)
+    x, r, b = rand(3, 2, 2 * gates), rand(1, 2 * gates, 2, seed=1), rand(1, 4 * gates, seed=2)
+    w = np.eye(2 * gates)[None]
+    starts = [rand(1, 2, 2, seed=3 + i) for i in range(states)]
+    rest = [rand(1, 6, seed=6)] if gates == 4 else []
+    inputs = [x, w, r, b, None, *starts, *rest]
+    kept = {1: 0, 3: 1, 4: 2}[gates]
+    y = forward(*inputs)[0]
+    gs = [rand(3, 1, 2, 2, seed=7), *(rand(1, 2, 2, seed=8 + i) for i in range(states))]
+
+    def reference(*args: Any) -> tuple[np.ndarray, ...]:
+        given, arrays = list(args[: 1 + states]), list(args[2 + states : len(args) - kept])
+
+        def by(at: int) -> np.ndarray:
+            return differences(forward, arrays, at, given)
+
+        found = [by(0)[None], *(by(5 + i) for i in range(states)), *([by(7)] if rest else [])]
+        if op is gru_grad:
+            before = np.concatenate([starts[0], y[:-1, 0]])
+            reset = act(S, x[..., 2:4] + before @ r[0, 2:4].T + b[0, 2:4] + b[0, 8:10], None)
+            linear = more.get("linear_before_reset")
+            factor = np.concatenate([np.ones((3, 2, 4)), reset], 2)
+            found.append(found[0] * factor if linear else (reset * before)[None])
+        return tuple(found)
+
+    name = op.name + "".join(f"-{k}" for k in more)
+    return OpCase(op, (*gs, y, *inputs, *(None,) * kept), reference, attrs, order=1, tol=1e-7, name=name)
+
+
 L = np.array([3, 1], np.int32)
 LONG = np.array([3, 3], np.int32)
 
@@ -143,4 +268,20 @@ CASES = [
     row(lstm, 4, lstm_steps, direction="reverse", cells=((S, T, T),), full=False, input_forget=True),
     row(lstm, 4, lstm_steps, direction="bidirectional", cells=((S, T, T),) * 2, lengths=L),
     row(lstm, 4, lstm_steps, direction="reverse", cells=((S, T, T),), lengths=LONG, clip=0.7),
+    *(walk_row(state_walk, walked, gates, full, 1, 0) for gates in (1, 3) for full in (False, True)),
+    *(
+        train_row(gru_train, 3, gru_steps, way, ((S, T),) * len(BACK[way]), lengths, linear_before_reset=linear)
+        for way, lengths in (("forward", None), ("bidirectional", L))
+        for linear in (False, True)
+    ),
+    *(
+        train_row(lstm_train, 4, lstm_steps, way, ((S, T, T),) * len(BACK[way]), lengths)
+        for way, lengths in (("reverse", None), ("bidirectional", L))
+    ),
+    grad_row(rnn_grad, rnn_steps, 1, ((T,),)),
+    grad_row(gru_grad, gru_steps, 3, ((S, T),)),
+    grad_row(gru_grad, gru_steps, 3, ((S, T),), linear_before_reset=True),
+    grad_row(lstm_grad, lstm_steps, 4, ((S, T, T),)),
+    grad_row(lstm_grad, lstm_steps, 4, ((S, T, T),), input_forget=True),
+    *(walk_row(cell_walk, walked_cells, 4, full, 2, 2) for full in (False, True)),
 ]

@@ -44,6 +44,8 @@ CASES = {
     "1-D": ((2, 6, 31), (10, 6, 5), window(1, 2, (2, 2))),
     "3-D": ((1, 3, 6, 7, 8), (5, 3, 3, 3, 3), window(3, 2, pad=(1, 1))),
     "many pixels": ((3, 5, 40, 40), (40, 5, 3, 3), window(2, pad=(1, 1))),
+    "narrow": ((2, 24, 20, 20), (144, 24, 1, 1), window(2)),
+    "narrow groups": ((1, 6, 30, 30), (64, 3, 3, 3), window(2, 2, (1, 1), group=2)),
     "cropped": ((1, 4, 9, 9), (8, 4, 3, 3), window(2, pad=(-1, 0))),
     "empty batch": ((0, 4, 9, 9), (8, 4, 3, 3), window(2)),
 }
@@ -191,6 +193,31 @@ def test_epilogue() -> None:
         extra=(bias.ravel(), rows.ravel()), out_halo=((0, 0), (0, 0), (1, 1), (2, 1)), win=win, size=(height, width),
     )  # fmt: skip
     close(y, np.maximum(input_grad(g, w, win, (height, width)) + bias + x, 0))
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+@pytest.mark.parametrize(("x", "w", "win"), [
+    ((1, 40, 70, 70), (20, 40, 1, 1), window(2)),
+    ((2, 24, 65, 90), (9, 24, 3, 3), window(2, pad=(1, 1))),
+    ((1, 90, 50, 50), (130, 90, 1, 1), window(2)),
+])  # fmt: skip
+def test_far(x: Any, w: Any, win: Window, at_end: bool) -> None:
+    """Results that do not stay near, for which kernels ask for memory beforehand, with an epilogue that reads too."""
+    size, f32 = x[2:], np.dtype(np.float32)
+    g, weights, a, b = (
+        RNG.standard_normal(s).astype(np.float32) for s in ((x[0], w[0], *win.out(size, w[2:])), w, x, x)
+    )  # fmt: skip
+    _, c, height, width = x
+    last = Operand(f32, x, (height * width * c, 1, width * c, c))
+    epilogue = Epilogue(maximum(Var("x") + Var("a0"), Var("a1")), (last, last), f32)
+    extra = [np.ascontiguousarray(e.transpose(0, 2, 3, 1)).ravel() for e in (a, b)]
+    y = run_op(
+        "conv_input_grad", [g, weights], weights=[1], order="channels_last", at_end=at_end, exact=True,
+        epilogue=epilogue, extra=extra, win=win, size=size,
+    )  # fmt: skip
+    close(y, np.maximum(input_grad(g, weights, win, size) + a, b))
+    found = run_op("conv_weight_grad", [g, a], order="channels_last", at_end=at_end, win=win, kernel=w[2:], exact=True)
+    close(found, weight_grad(g, a, win, w[2:]))
 
 
 @pytest.mark.parametrize("case", ["square", "stride of 2", "groups", "many pixels"])

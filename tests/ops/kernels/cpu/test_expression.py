@@ -24,6 +24,7 @@ from onnxgrad.ops.primitives import compile_array
 Array = np.ndarray[Any, Any]
 a, b, c = Var("a"), Var("b"), Var("c")
 LENGTH = 64
+RNG_BITS = np.random.default_rng(0).random(64) > 0.5
 
 
 def _emit(e: Emitter, params: Any) -> None:
@@ -171,6 +172,21 @@ def test_truth_values_count_as_numbers() -> None:
         np.testing.assert_array_equal(run(a * b, "float32", a=x, b=t), x * t)
     np.testing.assert_array_equal(run(a + b, bool, a=t, b=~t), t | ~t)
     np.testing.assert_array_equal(run(where(b, a, 0), "float32", a=x, b=t), np.where(t, x, 0))
+
+
+@pytest.mark.parametrize(("high", "low"), [(1, 0), (1.0, 0.0), (2**40 + 1, 0)])
+@pytest.mark.parametrize("target", ["bool", "int64", "float64"])
+def test_numbers_that_are_cast_from_integers_stay_exact(high: Any, low: Any, target: str) -> None:
+    chosen = RNG_BITS[:LENGTH]
+    x = np.linspace(-1, 1, LENGTH).astype(np.float32)
+    picked = call(f"cast:int64:{target}", where(a, high, low))
+    found = run(
+        where(equal(call(f"cast:{target}:float64", picked), float(np.dtype(target).type(high))), b, 0.0),
+        np.float32,
+        a=chosen,
+        b=x,
+    )
+    np.testing.assert_array_equal(found, np.where(chosen, x, 0))
 
 
 def test_types_meet_as_numpys() -> None:

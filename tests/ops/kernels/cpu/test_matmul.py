@@ -17,6 +17,7 @@ from onnxgrad.ops.kernels.cpu.operand import Operand
 from onnxgrad.ops.matmul import matmul
 
 from .site import run_op
+from .strided import Lie, lying
 
 load_rules()
 RNG = np.random.default_rng(0)
@@ -224,3 +225,31 @@ def test_einsum_symbolic() -> None:
         np.testing.assert_allclose(y, np.einsum("bshd,bshe->bhde", *xs), rtol=1e-4, atol=1e-4)
         made = made or compiled_modules()
         assert compiled_modules() == made
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize("shape", [(128, 200, 70), (96, 64, 130), (48, 1100, 64)])
+def test_rows_that_lie_beside_each_other_are_gathered(shape: tuple[int, int, int], symbolic: bool, dtype: Any) -> None:
+    rows, depth, columns = shape
+    xs = arrays((rows, depth), (depth, columns), dtype=dtype)
+    k = Dim.symbol("k")
+    with lying(Lie(order=1)):
+        for at_end in (False, True):
+            close(
+                run_op("matmul", xs, at_end=at_end, symbols={0: (rows, k), 1: (k, columns)} if symbolic else None), xs
+            )
+
+
+def test_gathered_rows_of_several_matrices_and_what_is_added_to_them() -> None:
+    xs = arrays((3, 32, 80), (80, 66))
+    extra = RNG.standard_normal((32, 66)).astype(np.float32)
+    epilogue = Epilogue(Var("x") + Var("a0"), (Operand(F32, (3, 32, 66), (0, 66, 1)),), F32)
+    with lying(Lie(order=1)):
+        found = run_op("matmul", xs, epilogue=epilogue, extra=[extra])
+    np.testing.assert_allclose(found, np.matmul(*xs) + extra, rtol=0, atol=1e-4)
+    xs = arrays((2, 64, 90), (2, 90, 64))
+    with lying(Lie(order=1)):
+        one, two = (run_op("matmul", xs, threads=n) for n in (1, 2))
+    close(one, xs)
+    np.testing.assert_array_equal(one, two)

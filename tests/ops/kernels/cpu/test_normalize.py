@@ -16,8 +16,8 @@ from onnxgrad.ops.kernels.cpu.operand import packed
 from onnxgrad.ops.op import OPS
 from onnxgrad.ops.pointwise import Pointwise
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime.autodiff import differentiate
-from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.graph.autodiff import differentiate
+from onnxgrad.runtime.graph.graph import Graph
 
 from .site import run_op
 from .strided import Lie, lies, lying

@@ -64,7 +64,10 @@ def numbers(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> A
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-41, -1e-41, 1, -1, 50, -50, 3e38, -3e38], np.float32)
 
 WITH_EXPRESSION = sorted(n for n, o in vars(ops).items() if isinstance(o, ops.Pointwise) and o.expression is not None)
-WITHOUT_CODE = {"mod", "fmod"}  # of floats: exact remainders take loops
+WITHOUT_CODE = {
+    "mod", "fmod",  # of floats: exact remainders take loops
+    "atan2", "copysign", "erfc", "erfinv", "exp2", "hypot", "lgamma", "logaddexp", "logaddexp2", "polygamma",
+}  # fmt: skip
 
 
 def _renamed(expression: Expr, names: tuple[str, ...]) -> Expr:

@@ -43,8 +43,10 @@ def layer(
     return args, {"direction": direction, "cells": (CELLS[op],) * d}
 
 
-def check(op: str, args: list[Any], attrs: dict[str, Any], **how: Any) -> list[Any]:
-    got: list[Any] = run_op(op, args, weights=(1, 2, 3), **how, **attrs)
+def check(
+    op: str, args: list[Any], attrs: dict[str, Any], weights: tuple[int, ...] = (1, 2, 3), **how: Any
+) -> list[Any]:
+    got: list[Any] = run_op(op, args, weights=weights, **how, **attrs)
     wide = [a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in args]
     wanted = OPS[op].run(*wide, **attrs)
     assert len(got) == len(wanted)
@@ -60,11 +62,13 @@ def check(op: str, args: list[Any], attrs: dict[str, Any], **how: Any) -> list[A
     inputs=st.integers(1, 20), hidden=st.integers(1, 40), bias=st.booleans(), states=st.booleans(),
     direction=st.sampled_from(["forward", "reverse", "bidirectional"]), dtype=st.sampled_from(["float32", "float64"]),
     lengths=st.booleans(), option=st.booleans(), at_end=st.booleans(), symbolic=st.booleans(),
+    weights=st.sampled_from([(), (1, 2, 3), (1, 3)]), train=st.booleans(),
 )  # fmt: skip
 def test_any_layer(
     op: str, steps: int, batch: int, inputs: int, hidden: int, bias: bool, states: bool, direction: str, dtype: str,
-    lengths: bool, option: bool, at_end: bool, symbolic: bool,
+    lengths: bool, option: bool, at_end: bool, symbolic: bool, weights: tuple[int, ...], train: bool,
 ) -> None:  # fmt: skip
+    """Constant weights are packed beforehand, others in every run; in training the gates are kept."""
     args, attrs = layer(
         op, steps, batch, inputs, hidden, direction, dtype, bias=bias, states=states, lengths=lengths,
         peepholes=option,
@@ -75,7 +79,8 @@ def test_any_layer(
     if symbolic:
         t, b, d = Dim.symbol("t"), Dim.symbol("b"), len(attrs["cells"])
         symbols = {0: (t, b, inputs), 4: (b,), 5: (d, b, hidden), 6: (d, b, hidden)}
-    check(op, args, attrs, at_end=at_end, symbols=symbols)
+    name = f"{op}_train" if train and op != "rnn" else op
+    check(name, args, attrs, weights, at_end=at_end, symbols=symbols)
 
 
 @pytest.mark.parametrize("op", ["rnn", "gru", "lstm"])
@@ -148,7 +153,7 @@ def test_coupled_gates() -> None:
 def test_refuses_what_it_has_no_code_for() -> None:
     args, attrs = layer("lstm", 3, 2, 4, 9, "forward")
     assert run_op("lstm", args, weights=(1, 2, 3), quantized=True, **attrs) is None
-    assert run_op("lstm", args, **attrs) is None
+    assert run_op("lstm", args, symbols={2: (1, Dim.symbol("g"), 9)}, **attrs) is None
 
 
 def test_results_do_not_depend_on_threads_and_new_sizes_need_no_compiler() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxgrad.ops.kernels.cpu import spmd
 from onnxgrad.ops.kernels.cpu.emitter import Emitter
 from onnxgrad.ops.kernels.cpu.jit import compile_kernels
 from onnxgrad.ops.kernels.cpu.kernel import Kernel, kernel
@@ -56,6 +57,41 @@ def test_every_chunk_runs_once_and_stages_follow_each_other(threads: int, chunks
     p = Program(chunks, max(*chunks, 1))
     for _ in range(5):
         p.run(threads)
+
+
+def _fill(e: Emitter, params: Any) -> None:
+    """Write all of the scratch memory."""
+    with e.loop(0, params[0] // 8) as loop:
+        e.store(e.chunk, e.at(e.scratch, loop.index, "int64"), "int64")
+
+
+def test_a_thread_that_comes_late_uses_the_scratch_memory_of_the_run_that_it_comes_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small, large, on = Program([64] * 30, 64), 1 << 17, Pool()
+    behind: list[Any] = []
+
+    def aligned(nbytes: int) -> Any:
+        raw = np.zeros(nbytes + 64 + large, np.uint8)
+        start = -raw.ctypes.data % 64
+        behind.append(raw[start + nbytes :])
+        return raw[start : start + nbytes]
+
+    filling = kernel("fill", _fill, (large,), operands=1)
+    args = np.zeros(1, np.int64)
+    entries = np.array([[compile_kernels([filling])[filling.key], args.ctypes.data, 64]], np.int64)
+    stages = np.array([[0, 1, *check_chunks(64)]], np.int64)
+    words = np.array([stages.ctypes.data, entries.ctypes.data], np.int64)
+    monkeypatch.setattr(spmd, "aligned", aligned)
+    monkeypatch.setattr(spmd, "_pool", on)
+    try:
+        for i in range(200):
+            on._scratch.clear()
+            small.run(4, on)
+            on.run(words.ctypes.data, 0, 1, large, 2 + i % 3)
+        assert not any(b.any() for b in behind)
+    finally:
+        spmd._stop()
 
 
 def test_kernels_of_one_stage_share_its_chunks() -> None:
@@ -130,6 +166,8 @@ def test_a_process_ends_while_workers_wait() -> None:
 def test_control_c_interrupts_between_runs_and_leaves_the_pool_usable() -> None:
     process = _script(
         """
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         p = Program([200] * 30, 200)
         p.run(2)
         try:
