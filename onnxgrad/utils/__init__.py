@@ -1,8 +1,9 @@
 """PyTorch's public `utils`."""
 
-from . import checkpoint, data
+from . import checkpoint, data, hooks
 
 __all__ = [
     "checkpoint",
     "data",
+    "hooks",
 ]

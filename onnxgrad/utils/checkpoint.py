@@ -1,7 +1,8 @@
 """Memory for time: functions that are computed again in backward."""
 
-from ..runtime.checkpoint import checkpoint
+from ..runtime.autograd.checkpoint import checkpoint, checkpoint_sequential
 
 __all__ = [
     "checkpoint",
+    "checkpoint_sequential",
 ]

@@ -10,7 +10,7 @@ from ...ops.dims import DimLike
 from ...ops.kernels.cpu.lowering import LOWERINGS, Demand, Order
 from ...ops.kernels.cpu.operand import Halo
 from ...ops.types import BFLOAT16, TensorType
-from ..graph import Graph, Value
+from ..graph.graph import Graph, Value
 from .eligible import Eligible, argument_type
 from .groups import Group
 from .views import VIEWS

@@ -11,8 +11,8 @@ import numpy as np
 from ...ops.dims import Env
 from ...ops.errors import AssumptionError
 from ...ops.types import TensorType, ValueType
-from ..execute import run_graph
-from ..graph import Graph, Node, Value
+from ..graph.execute import run_graph
+from ..graph.graph import Graph, Node, Value
 from ..passes.rewriting import has_graph, rebuild
 from .weights import Slot, Weights
 

@@ -25,12 +25,12 @@ from ...ops.kernels.cpu.operand import Halo, Operand, channels_last, packed
 from ...ops.kernels.cpu.pointwise import supports
 from ...ops.kernels.cpu.target import host_target
 from ...ops.types import BFLOAT16, Array, TensorType
-from ..engine import check_precision
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
+from ..graph.plan import live_nodes
 from ..passes.rewriting import has_graph
-from ..plan import live_nodes
 from .arrangement import Arrangement
 from .bodies import compiled_attributes
+from .choice import check_precision
 from .eligible import Eligible, argument_type, split_weights
 from .groups import Group, group_nodes
 from .rounding import rounded_values
@@ -345,7 +345,7 @@ class Compiler:
         shape = v.shape
         if self.weights.covers(v) and dtype == v.dtype and order == "channels_last" and not halo:
             last = Operand(dtype, shape, channels_last(dtype, shape)[0].strides)
-            ref = self._weight(v, "channels last", lambda a: np.moveaxis(a, 1, -1), v.tensor_type)
+            ref = self._weight(v, "channels last", pack_channels_last, v.tensor_type)
             every.append(Ref(last, ref.storage))
             return every[-1]
         if order == "channels_last":
@@ -438,3 +438,8 @@ class Compiler:
                 s = r.storage
                 s.first = n if s.first < 0 else s.first
                 s.last = n
+
+
+def pack_channels_last(array: Array) -> Array:
+    """Return an array with axis 1 innermost."""
+    return np.moveaxis(array, 1, -1)

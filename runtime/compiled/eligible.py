@@ -13,7 +13,7 @@ from ...ops.kernels.cpu.lowering import LOWERINGS
 from ...ops.matmul import matmul
 from ...ops.pointwise import Pointwise
 from ...ops.types import TensorType
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 
 ELEMENTS = tuple(
     np.dtype(t)

@@ -17,7 +17,7 @@ from ...ops.dims import product
 from ...ops.expr import Call, Const, Expr, Var, substitute, wrap
 from ...ops.kernels.cpu.quantize import QUANTISATION, expression as quantisation
 from ...ops.types import TensorType
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 
 Fusable = Callable[[Node], bool]
 Supports = Callable[[Expr, dict[str, Any], Any], bool]

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def describe(program: Program) -> str:
-    """Return each stage: its kernel, the nodes in it, how its result lies, bytes moved and FLOPs."""
+    """Return each stage: its kernel, the nodes in it, how its result lies, bytes moved and FLOPs.
+
+    The programs that run in its place for certain inputs follow.
+    """
     c = program.compiler
     kernels = {call.kernel.key for stage in c.stages for call in stage.calls}
     host = sum(stage.host is not None for stage in c.stages)
@@ -27,6 +30,7 @@ def describe(program: Program) -> str:
             lines.append(f"{i:5}  {node.op.name} (array kernel: {stage.host.reason}) -> {made}  # {node.name}")
         for call in stage.calls:
             lines.append(f"{i:5}  {_call(call)}")
+    lines += [f"where {when}: {describe(other)}" for when, other in program.instead()]
     return "\n".join(lines)
 
 

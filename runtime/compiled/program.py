@@ -6,11 +6,10 @@ input shapes and kept in a bounded cache; no code is compiled for it. Each concu
 
 from __future__ import annotations
 
-import threading
-import time
+import functools
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +18,16 @@ import numpy as np
 from ...ops import dims
 from ...ops.errors import AssumptionError, OnnxGradError
 from ...ops.kernels.cpu.jit import BrokenKernelError, compile_kernels
-from ...ops.kernels.cpu.spmd import aligned, check_chunks, physical_cores, pool
+from ...ops.kernels.cpu.spmd import check_chunks, physical_cores
 from ...ops.types import Array, TensorType
-from ..execute import located, type_of_argument
-from ..exposed import any_exposed
-from ..graph import Graph, Node
+from ..graph.execute import located, type_of_argument
+from ..graph.graph import Graph, Node
 from ..passes.specialize import specialize
-from ..tensor import changes
 from .binding import Bound, Frame, Patch, bind_late, bind_shape, check_sizes, is_symbolic, kept_results, ready
+from .branches import Branches, find_fork
 from .compiler import Compiler
 from .memory import Lifetime, arrange
+from .running import Running
 from .stages import Call, HostStep, Ref, SlotArg
 
 BINDINGS = 128
@@ -40,10 +39,7 @@ SPECIALS = 8
 REPEATS = 3
 """Shapes get a program of their own when they come this often."""
 
-SMALL_S = 30e-6
-"""A program that takes less than about this runs on the calling thread alone."""
-
-_FLOPS_PER_S, _BYTES_PER_S = 60e9, 12e9
+_FLOPS_PER_S, _BYTES_PER_S = 250e9, 60e9
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Row:
     bytes: int
 
 
-class Program:
+class Program(Running):
     """A compiled graph."""
 
     def __init__(
@@ -76,13 +72,14 @@ class Program:
             origin: the graph before sizes were assumed to be equal; what a program for certain shapes is made of.
             guard: gives the memory of one buffer instead of the arena: `guard(nbytes) -> array of bytes`; for tests.
         """
+        super().__init__(threads or physical_cores(), guard)
         self.graph, self.make, self.origin = graph, make, origin or graph
-        self.threads = threads or physical_cores()
         self._open: bool | None = None
-        self._since = -1
         self._calls_of: dict[Any, int] = {}
         self._weight_views: dict[int, tuple[Array, Array]] = {}
         self._specials: OrderedDict[Any, Program | None] = OrderedDict()
+        fork = find_fork(self.origin) if make is not None and hoist else None
+        self.branches = None if fork is None or make is None else Branches(fork, make)
 
         def body(inner: Graph) -> Program:
             return make(inner) if make is not None else Program(inner, exact=exact, threads=self.threads, guard=guard)
@@ -107,13 +104,13 @@ class Program:
                     f"{error}; {', '.join(sorted(names))}: array kernels instead", RuntimeWarning, stacklevel=4
                 )
         self.compiler, self._calls = c, calls
-        self.weights, self.guard = c.weights, guard
-        self.segments = _segments(c)
+        self.weights, self.length, self.slot_count = c.weights, len(c.stages), c.slot_count
+        self.segments, self.results = _segments(c), c.outputs
+        self.output_count, self.updates = len(graph.outputs), [*graph.updates]
+        self.flags = [f"{n.source or n.name or n.op.name}: {message}" for _, message, n in c.flags]
         self._bindings: OrderedDict[Any, Bound] = OrderedDict()
-        self._arenas: list[Array] = []
-        self._lock = threading.Lock()
         self._checked = [n for n in c.nodes if c.eligible.native(n) and is_symbolic(n)]
-        self._tensor_feeds = [
+        self.tensor_feeds = [
             i for i, v in enumerate(c.fed) if isinstance(v.type, TensorType) and v.type.known_shape is not None
         ]
 
@@ -131,7 +128,7 @@ class Program:
 
     def _special(self, feeds: Sequence[Any], *, needed: bool = False) -> Program | None:
         """Return the program for the shapes of these feeds, where it is needed or leaves fewer steps of Python."""
-        key = tuple([getattr(f, "shape", None) for f in feeds])
+        key = _sizes(feeds)
         with self._lock:
             if key in self._specials:
                 self._specials.move_to_end(key)
@@ -157,7 +154,29 @@ class Program:
     def _better(self, special: Program | None, needed: bool) -> Program | None:
         return special if special is not None and (needed or special.steps < self.steps) else None
 
-    @property
+    def chosen(self, feeds: Sequence[Any]) -> tuple[Program, set[int]]:
+        """Return the program that runs feeds like these, as far as it is made, and whose elements have chosen it."""
+        asked: set[int] = set()
+        if self.branches is not None:
+            way, asked = self.branches.program(feeds, make=False)
+            if way is not None:
+                found, more = way.chosen(feeds)
+                return found, asked | more
+        special = self._specials.get(_sizes(feeds))
+        if special is not None and (special.steps < self.steps or self.bound_for(feeds) is None):
+            return special, asked
+        return self, asked
+
+    def instead(self) -> Iterator[tuple[str, Program]]:
+        """Yield the programs that run in place of this one, each with when it does."""
+        if self.branches is not None:
+            yield from self.branches.programs()
+        for shapes, special in list(self._specials.items()):
+            if special is not None:
+                sizes = zip((v.name for v in self.compiler.fed), shapes, strict=True)
+                yield ", ".join(f"{n} is {dims.show(s)}" for n, s in sizes if s is not None), special
+
+    @functools.cached_property
     def steps(self) -> int:
         """How many steps run their array kernels."""
         return sum(stage.host is not None for stage in self.compiler.stages)
@@ -165,7 +184,7 @@ class Program:
     @property
     def native(self) -> bool:
         """Whether everything in it is compiled."""
-        return all(stage.host is None for stage in self.compiler.stages)
+        return not self.steps
 
     # binding -----------------------------------------------------------------------------------------------------
 
@@ -192,12 +211,11 @@ class Program:
         with self._lock:
             return self._bindings.get(self._shapes(feeds))
 
-    def _shapes(self, feeds: Sequence[Any]) -> Any:
-        return tuple([feeds[i].shape for i in self._tensor_feeds])
+    def _every_bound(self) -> Sequence[Bound]:
+        return [*self._bindings.values()]
 
-    def threads_for(self, bound: Bound) -> int:
-        """Return how many threads a run of these sizes takes."""
-        return 1 if bound.seconds < SMALL_S else self.threads
+    def _shapes(self, feeds: Sequence[Any]) -> Any:
+        return tuple([feeds[i].shape for i in self.tensor_feeds])
 
     def _bound(self, env: dict[str, int]) -> Bound:
         for node in self._checked:
@@ -212,9 +230,9 @@ class Program:
         sizes = {id(s): dims.evaluate(s.elements, env) * s.dtype.itemsize for s in arena}
         offsets, total = arrange([Lifetime(sizes[id(s)], s.first, s.last) for s in arena])
         place = {id(s): o for s, o in zip(arena, offsets, strict=True)}
-        scratch, seconds = 0, 0.0
+        scratch, saved = 0, 0.0
         for stage in c.stages:
-            first, chunks = len(entries), 0
+            first, chunks, seconds = len(entries), 0, 0.0
             for call in stage.calls:
                 k = call.kernel
                 chunks += max(dims.evaluate(k.chunks, env), 0)
@@ -235,6 +253,7 @@ class Program:
                     by.append(offset)
                     words.append(0)
                 words += [dims.evaluate(d, env) for d in k.dims]
+            saved += seconds * (1 - 1 / max(min(chunks, self.threads), 1))
             tickets, group = check_chunks(chunks) if stage.calls else (0, 1)
             stages.append([first, len(stage.calls), tickets, group])
         outputs = [
@@ -252,76 +271,8 @@ class Program:
         return Bound(
             env, np.array(words or [0], np.int64), np.array(entries or [[0, 0, 0]], np.int64),
             np.array(starts or [0], np.int64), np.array(stages or [[0, 0, 0, 1]], np.int64), scratch + 64, total,
-            patches, place, told, outputs, seconds,
+            patches, place, told, outputs, saved,
         )  # fmt: skip
-
-    def frame(self, bound: Bound) -> Frame:
-        """Return tables that no other run uses, pointing into an arena that no other run uses."""
-        with self._lock:
-            frame = bound.frames.pop() if bound.frames else None
-        if frame is None:
-            words, entries = bound.words.copy(), bound.entries.copy()
-            entries[:, 1] = words.ctypes.data + 8 * bound.starts if len(self._calls) else 0
-            program = np.array([bound.stages.ctypes.data, entries.ctypes.data], np.int64)
-            flags = np.zeros(max(len(self.compiler.flags), 1), np.int64)
-            frame = Frame(bound, words, entries, program, flags, int(program.ctypes.data))
-            for i, array in enumerate(bound.told):
-                if ("told", i) in bound.patches:
-                    bound.patches["told", i].write(words, array.ctypes.data)
-            for i in range(len(self.compiler.flags)):
-                if ("flag", i) in bound.patches:
-                    bound.patches["flag", i].write(words, flags.ctypes.data + 8 * i)
-        self._give_arena(frame)
-        if frame.generation != self.weights.generation:
-            for s in self.weights.slots:
-                if ("weight", id(s)) in bound.patches:
-                    bound.patches["weight", id(s)].write(frame.words, s.address)
-            frame.generation = self.weights.generation
-        return frame
-
-    def _give_arena(self, frame: Frame) -> None:
-        bound = frame.bound
-        if self.guard is not None:
-            if frame.arena is None:
-                frame.arena = np.zeros(1, np.uint8)
-                for s in self.compiler.storages:
-                    if s.kind == "arena" and ("arena", id(s)) in bound.patches:
-                        piece = self.guard(dims.evaluate(s.elements, bound.env) * s.dtype.itemsize)
-                        frame.views[-id(s)] = piece
-                        bound.patches["arena", id(s)].write(frame.words, piece.ctypes.data)
-            return
-        with self._lock:
-            arena = None
-            for i, candidate in enumerate(self._arenas):
-                if candidate.size >= bound.arena and (frame.arena is None or candidate is frame.arena):
-                    arena = self._arenas.pop(i)
-                    break
-            else:
-                fitting = [i for i, a in enumerate(self._arenas) if a.size >= bound.arena]
-                if fitting:
-                    arena = self._arenas.pop(fitting[0])
-                elif self._arenas:
-                    self._forget(self._arenas.pop())
-        if arena is None:
-            arena = aligned(max(bound.arena, 64))
-        if arena is not frame.arena:
-            frame.arena, frame.views = arena, {}
-            if ("arena", 0) in bound.patches:
-                bound.patches["arena", 0].write(frame.words, arena.ctypes.data)
-
-    def _forget(self, arena: Array) -> None:
-        """Let an arena that has become too small go, also from the frames that point into it."""
-        for bound in self._bindings.values():
-            for frame in bound.frames:
-                if frame.arena is arena:
-                    frame.arena, frame.views = None, {}
-
-    def give_back(self, frame: Frame) -> None:
-        """Let others use a frame and its arena."""
-        with self._lock:
-            frame.bound.frames.append(frame)
-            if self.guard is None and frame.arena is not None:
-                self._arenas.append(frame.arena)
 
     # running -----------------------------------------------------------------------------------------------------
 
@@ -347,15 +298,14 @@ class Program:
             AssumptionError: if they do not, or a kernel met bad input (an index out of range): array kernels say more.
         """
         feeds = [ready(f) for f in feeds]
+        if self.branches is not None and watch is None:
+            way, _ = self.branches.program(feeds)
+            if way is not None:
+                return way.run(feeds, tensors, into=into, env=env)
         special = self._special(feeds) if self.open and watch is None and not into else None
         if special is not None:
             return special.run(feeds, tensors, env=env)
-        if self.weights.slots and (tensors is not None or not self.weights.generation):
-            since = changes[0]
-            if since != self._since or any_exposed(self.weights.owners) or not self.weights.generation:
-                with self._lock:
-                    self.weights.refresh(tensors or {}, self._code, self.threads)
-                self._since = since
+        self.refresh(tensors, self._code)
         try:
             bound = self._bind(feeds)
         except AssumptionError:
@@ -374,54 +324,21 @@ class Program:
     def _run(
         self, frame: Frame, feeds: list[Any], watch: Any, into: Mapping[int, Array], outer: Mapping[str, int]
     ) -> tuple[list[Any], dict[str, Any]]:
-        bound, c, words = frame.bound, self.compiler, frame.words
-        patches = bound.patches
-        for i in self._tensor_feeds:
-            patch = patches.get(("feed", i))
-            if patch is not None:
-                words[patch.words] = patch.offsets + feeds[i].__array_interface__["data"][0]
-        outputs: list[Any] = []
-        for i, (shape, dtype) in enumerate(bound.outputs):
-            out = None if dtype is None else into[i] if i in into else np.empty(shape, dtype)
-            outputs.append(out)
-            patch = patches.get(("output", i))
-            if patch is not None and out is not None:
-                words[patch.words] = patch.offsets + out.__array_interface__["data"][0]
-        if c.flags:
-            frame.flags[:] = 0
-        slots: list[Any] = feeds + [None] * (c.slot_count - len(feeds))
-        threads = self.threads_for(bound)
-        address, scratch, together = frame.address, bound.scratch, pool()
-        env: dict[str, int] | None = None
-        for begin, end, host in self.segments:
-            if host is None:
-                if watch is None:
-                    together.run(address, begin, end, scratch, threads)
-                    if into and c.flags and frame.flags.any():
-                        break  # before what is to stay is overwritten
-                else:
-                    for stage in range(begin, end):
-                        t = time.perf_counter()
-                        together.run(address, stage, stage + 1, scratch, threads)
-                        watch(stage, time.perf_counter() - t)
-            else:
-                if env is None:
-                    env = {**outer, **bound.env}
-                    for i in self._tensor_feeds:
-                        bind_late(c.fed[i], feeds[i], env)
-                t = time.perf_counter()
-                self._host(host, frame, slots, env, outputs)
-                if watch is not None:
-                    watch(begin, time.perf_counter() - t)
-        if c.flags and frame.flags.any():
-            number = int(np.flatnonzero(frame.flags)[0])
-            _, message, node = c.flags[number]
-            raise AssumptionError(f"{node.source or node.name or node.op.name}: {message}")
-        results = []
-        for (kind, what), out in zip(c.outputs, outputs, strict=True):
-            results.append(out if kind == "output" else slots[what] if kind == "slot" else what)
-        count = len(self.graph.outputs)
-        return results[:count], dict(zip(self.graph.updates, results[count:], strict=True))
+        return self.execute(frame, feeds, watch, into, outer)
+
+    def _late(self, bound: Bound, feeds: Sequence[Any], outer: Mapping[str, int]) -> dict[str, int]:
+        env = {**outer, **bound.env}
+        for i in self.tensor_feeds:
+            bind_late(self.compiler.fed[i], feeds[i], env)
+        return env
+
+    def _guarded(self, frame: Frame) -> None:
+        bound = frame.bound
+        for s in self.compiler.storages:
+            if s.kind == "arena" and ("arena", id(s)) in bound.patches:
+                piece = self.guard(dims.evaluate(s.elements, bound.env) * s.dtype.itemsize)
+                frame.views[-id(s)] = piece
+                bound.patches["arena", id(s)].write(frame.words, piece.ctypes.data)
 
     def _host(self, step: HostStep, frame: Frame, slots: list[Any], env: dict[str, int], outputs: list[Any]) -> None:
         args = [self._argument(a, frame, slots, outputs) for a in step.args]
@@ -501,10 +418,16 @@ class Program:
 
     def profile(self, feeds: Sequence[Any], tensors: Mapping[str, Any] | None = None, runs: int = 10) -> list[Row]:
         """Return what each stage takes, the median of some runs, each stage run by itself."""
+        feeds = [ready(f) for f in feeds]
+        for _ in range(REPEATS):
+            self.run(feeds, tensors)
+        chosen, _ = self.chosen(feeds)
+        if chosen is not self:
+            return chosen.profile(feeds, tensors, runs)
         times: dict[int, list[float]] = {}
         for _ in range(max(runs, 1)):
             self.run(feeds, tensors, watch=lambda stage, seconds: times.setdefault(stage, []).append(seconds))
-        env = self._bind([ready(f) for f in feeds]).env
+        env = self._bind(feeds).env
         rows = []
         for i, stage in enumerate(self.compiler.stages):
             taken = float(np.median(times.get(i, [0.0])))
@@ -534,6 +457,10 @@ def _keys(call: Call) -> set[str]:
     """Return the keys of a call's kernel and of those that pack what it reads."""
     packing = (k for r in call.refs if r.storage.slot is not None for k in r.storage.slot.kernels or ())
     return {call.kernel.key, *(k.key for k in packing)}
+
+
+def _sizes(feeds: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple([getattr(f, "shape", None) for f in feeds])
 
 
 def _label(node: Node) -> str:

@@ -11,7 +11,7 @@ from ...ops import layout
 from ...ops.kernels.cpu.bfloat16 import WRITERS
 from ...ops.kernels.cpu.lowering import LOWERINGS
 from ...ops.types import TensorType
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .groups import Group
 from .views import VIEWS
 

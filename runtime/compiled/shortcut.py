@@ -6,24 +6,28 @@ whole program is one piece of native code. Small models spend most of their time
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...ops.kernels.cpu.spmd import alone_function, own_scratch, pool
-from ..exposed import any_exposed
-from ..tensor import changes
+from ..tensor.exposed import any_exposed
+from ..tensor.tensor import changes
+from .binding import address
 
 if TYPE_CHECKING:
     from .binding import Bound, Frame
-    from .program import Program
+    from .running import Running
 
 
 class Shortcut:
     """A program bound to shapes, with its frames."""
 
-    def __init__(self, program: Program, bound: Bound, names: Sequence[str], feeds: Sequence[Any], since: int) -> None:
+    def __init__(
+        self, program: Running, bound: Bound, names: Sequence[str], feeds: Sequence[Any], since: int,
+        asked: Collection[int] = (),
+    ) -> None:  # fmt: skip
         """Prepare; `shortcut` says whether it may.
 
         Args:
@@ -32,12 +36,19 @@ class Shortcut:
             names: of the inputs.
             feeds: arrays of the shapes and types that it is for.
             since: the count of changes of any Tensor, read before the weights were looked at.
+            asked: the places of the inputs whose elements have chosen the program.
         """
         self.program, self.bound, self.since = program, bound, since
-        self.inputs = [(n, f.shape, f.dtype) for n, f in zip(names, feeds, strict=True)]
+        self.inputs = [
+            (n, f.shape, f.dtype, f.tobytes() if i in asked else None)
+            for i, (n, f) in enumerate(zip(names, feeds, strict=True))
+        ]
         self.feeds = [_words(bound.patches.get(("feed", i))) for i in range(len(names))]
-        self.outputs = [(*o, _words(bound.patches.get(("output", i)))) for i, o in enumerate(bound.outputs)]
-        self.end = len(program.compiler.stages)
+        self.outputs = [
+            (*o, _words(bound.patches.get(("output", i))), None if kind == "output" else what)
+            for i, (o, (kind, what)) in enumerate(zip(bound.outputs, program.results, strict=True))
+        ]
+        self.end = program.length
         self.threads = program.threads_for(bound)
         self.generation = program.weights.generation
         self._alone = alone_function()
@@ -50,9 +61,11 @@ class Shortcut:
         if changes[0] != self.since or any_exposed(weights.owners) or weights.generation != self.generation:
             return None
         arrays = []
-        for name, shape, dtype in self.inputs:
+        for name, shape, dtype, content in self.inputs:
             a = feeds.get(name)
             if type(a) is not np.ndarray or a.shape != shape or a.dtype != dtype or not a.flags.c_contiguous:
+                return None
+            if content is not None and a.tobytes() != content:
                 return None
             arrays.append(a)
         if len(arrays) != len(feeds):
@@ -64,16 +77,16 @@ class Shortcut:
         try:
             words = frame.words
             for a, places in zip(arrays, self.feeds, strict=True):
-                address = a.__array_interface__["data"][0]
+                place = address(a)
                 for at, offset in places:
-                    words[at] = address + offset
+                    words[at] = place + offset
             outs = []
-            for shape, dtype, places in self.outputs:
-                out = np.empty(shape, dtype)
+            for shape, dtype, places, constant in self.outputs:
+                out = np.empty(shape, dtype) if constant is None else constant.copy()
                 outs.append(out)
-                address = out.__array_interface__["data"][0]
+                place = address(out)
                 for at, offset in places:
-                    words[at] = address + offset
+                    words[at] = place + offset
             if self.threads == 1:
                 self._alone(frame.address, 0, self.end, own_scratch(self.bound.scratch))
             else:
@@ -83,17 +96,20 @@ class Shortcut:
         return outs
 
 
-def shortcut(program: Program, names: Sequence[str], feeds: Sequence[Any], since: int) -> Shortcut | None:
+def shortcut(program: Running, names: Sequence[str], feeds: Sequence[Any], since: int) -> Shortcut | None:
     """Return the shortcut for feeds like these, which have just run; None where there is none."""
-    c = program.compiler
-    whole = len(program.segments) == 1 and program.segments[0][2] is None
-    plain = all(kind == "output" for kind, _ in c.outputs) and len(c.outputs) == len(program.graph.outputs)
-    if not whole or not plain or c.flags or program.guard is not None or len(names) != len(feeds):
+    chosen, asked = program.chosen(feeds)
+    if chosen is None:
+        return None
+    program = chosen
+    whole = len(program.segments) < 2 and all(host is None for *_, host in program.segments)
+    plain = all(kind in ("output", "constant") for kind, _ in program.results) and not program.updates
+    if not whole or not plain or program.flags or program.guard is not None or len(names) != len(feeds):
         return None
     if any(type(f) is not np.ndarray or not f.flags.c_contiguous or not f.flags.aligned for f in feeds):
         return None
     bound = program.bound_for(feeds)
-    return None if bound is None else Shortcut(program, bound, names, feeds, since)
+    return None if bound is None else Shortcut(program, bound, names, feeds, since, asked)
 
 
 def _words(patch: Any) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from ...ops.kernels.cpu.lowering import Elements, Epilogue, Order
 from ...ops.kernels.cpu.operand import Halo, packed
 from ...ops.kernels.cpu.target import Target
 from ...ops.types import Array, TensorType, type_of
-from ..graph import Value
+from ..graph.graph import Value
 from .eligible import argument_type
 from .groups import Group
 from .stages import Call, Origin, Ref, RefusedError, Stage, beside

@@ -9,7 +9,7 @@ from typing import Any
 from ...ops.dims import DimLike
 from ...ops.kernels.cpu.kernel import Kernel
 from ...ops.kernels.cpu.operand import Operand
-from ..graph import Node, Value
+from ..graph.graph import Node, Value
 from .groups import Group
 from .weights import Slot
 

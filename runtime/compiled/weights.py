@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,11 +17,11 @@ import numpy as np
 from ...ops.kernels.cpu.kernel import Kernel
 from ...ops.kernels.cpu.spmd import aligned, check_chunks, pool
 from ...ops.types import Array, TensorType
-from ..execute import execute
-from ..exposed import is_exposed, owners
-from ..graph import Graph, Node, Value
-from ..plan import live_nodes, make_plan
-from ..stored import StoredTensor
+from ..graph.execute import execute
+from ..graph.graph import Graph, Node, Value
+from ..graph.plan import live_nodes, make_plan
+from ..tensor.exposed import is_exposed, owners
+from ..tensor.stored import StoredTensor
 
 AS_IT_IS = "as it is"
 """The packing that packs nothing: the array itself, where it lies in row-major order."""
@@ -55,31 +55,102 @@ class Slot:
     made: TensorType | None = None
 
 
-@dataclass(eq=False)
-class Weights:
-    """The arrays that a program reads beside its feeds.
+class Slots:
+    """Packed arrays, made again where what they are made of has changed.
+
+    Attributes:
+        generation: counts the times that anything was made.
+        owners: the memory of the weights as they were looked at last.
+    """
+
+    slots: list[Slot]
+    generation = 0
+    owners: frozenset[int] = frozenset()
+
+    def __init__(self, slots: list[Slot]) -> None:
+        """Begin with these."""
+        self.slots = slots
+        self._seen: dict[str, tuple[weakref.ref[Any], int]] = {}
+
+    def evaluate(self, stale: Sequence[Slot], tensors: Mapping[str, Any]) -> dict[int, Array]:
+        """Return the arrays that slots pack, by the ids of their sources; stored ones where they lie, if copied."""
+        raise NotImplementedError
+
+    def refresh(self, tensors: Mapping[str, Any], code: Mapping[str, int], threads: int = 1) -> bool:
+        """Compute again what depends on weights that have changed; return whether any address is new.
+
+        Args:
+            tensors: the weights by name.
+            code: the addresses of the slots' kernels, by key.
+            threads: how many may pack.
+        """
+        changed = {name for name, t in tensors.items() if self._has_changed(name, t)}
+        self.owners = owners(t._array for t in tensors.values() if not isinstance(t, StoredTensor))
+        stale = [s for s in self.slots if s.array is None or s.sources & changed]
+        if not stale:
+            return False
+        values = self.evaluate(stale, tensors)
+        native = [s for s in stale if s.kernels is not None]
+        moved = self._make_room([s for s in native if s.array is None])
+        files = {t.stored.file for t in tensors.values() if isinstance(t, StoredTensor)}
+        for part in _parts(native):
+            run_packing(part, values, code, threads)
+            for file in files:
+                file.release()
+        for s in stale:
+            if s.kernels is not None:
+                continue
+            made = np.ascontiguousarray(s.pack(values[id(s.source)]))
+            if s.how != AS_IT_IS:
+                if s.array is not None and s.array.shape == made.shape and s.array.dtype == made.dtype:
+                    s.array[...] = made
+                    continue
+                made = aligned_array(made)
+            address = int(made.ctypes.data)
+            moved = moved or address != s.address
+            s.array, s.address = made, address
+        self.generation += 1
+        return moved
+
+    def _make_room(self, slots: Sequence[Slot]) -> bool:
+        """Give slots memory, which they share: large pieces are cheaper to touch than small ones."""
+        room, start = aligned(sum(_room(s) for s in slots)), 0
+        for s in slots:
+            assert s.made is not None
+            s.array = room[start : start + _nbytes(s)].view(s.made.dtype).reshape(s.made.shape)
+            s.address = int(s.array.ctypes.data)
+            start += _room(s)
+        return bool(slots)
+
+    def _has_changed(self, name: str, tensor: Any) -> bool:
+        seen, version = self._seen.get(name), tensor._version
+        if isinstance(tensor, StoredTensor):
+            self._seen[name] = (weakref.ref(tensor.stored), version)
+            return seen is None or seen[0]() is not tensor.stored
+        if seen is None or seen[0]() is not tensor._array or seen[1] != version:
+            self._seen[name] = (weakref.ref(tensor._array), version)
+            return True
+        return is_exposed(tensor._array)
+
+
+class Weights(Slots):
+    """The arrays that a program reads beside its feeds, of the graph that it is compiled from.
 
     Attributes:
         graph: of the program.
         hoisted: its nodes that depend on weights and constants alone.
-        owners: the memory of the weights as they were looked at last.
     """
 
-    graph: Graph
-    hoisted: Sequence[Node]
-    slots: list[Slot] = field(default_factory=list)
-    generation: int = 0
-    owners: frozenset[int] = frozenset()
-
-    def __post_init__(self) -> None:
+    def __init__(self, graph: Graph, hoisted: Sequence[Node]) -> None:
         """Find what each hoisted value depends on."""
+        super().__init__([])
+        self.graph, self.hoisted = graph, hoisted
         self._by_key: dict[tuple[int, Any], Slot] = {}
         self._depends: dict[int, frozenset[str]] = {id(v): frozenset([n]) for n, v in self.graph.state.items()}
         for node in self.hoisted:
             names = frozenset[str]().union(*(self.depends(v) for v in node.inputs()))
             for out in node.outputs:
                 self._depends[id(out)] = names
-        self._seen: dict[str, tuple[weakref.ref[Any], int]] = {}
         self._plans: dict[frozenset[int], Any] = {}
 
     def depends(self, v: Value) -> frozenset[str]:
@@ -107,12 +178,12 @@ class Weights:
     def fill(self, slot: Slot | None, array: Array) -> None:
         """Set what a slot holds, which will never change."""
         if slot is not None and slot.array is None:
-            slot.array = _aligned(np.ascontiguousarray(array))
+            slot.array = aligned_array(np.ascontiguousarray(array))
             slot.address = int(slot.array.ctypes.data)
 
     def prepared(self, v: Value, start: int, kernels: Sequence[Kernel], made: TensorType) -> Slot:
         """Return the slot for what kernels make of a value from its element number `start` on."""
-        found = self.slot(v, (start, made.shape, *(k.key for k in kernels)), _unused)
+        found = self.slot(v, (start, made.shape, *(k.key for k in kernels)), unchanged)
         found.start, found.kernels, found.made = start, tuple(kernels), made
         return found
 
@@ -120,63 +191,7 @@ class Weights:
         """Forget the slots of kernels that are not among those with these ids."""
         self.slots = [s for s in self.slots if s.kernels is None or id(s) in used]
 
-    def refresh(self, tensors: Mapping[str, Any], code: Mapping[str, int], threads: int = 1) -> bool:
-        """Compute again what depends on weights that have changed; return whether any address is new.
-
-        Args:
-            tensors: the weights by name.
-            code: the addresses of the slots' kernels, by key.
-            threads: how many may pack.
-        """
-        changed = {name for name, t in tensors.items() if self._has_changed(name, t)}
-        self.owners = owners(t._array for t in tensors.values() if not isinstance(t, StoredTensor))
-        stale = [s for s in self.slots if s.array is None or s.sources & changed]
-        if not stale:
-            return False
-        values = self._evaluate(stale, tensors)
-        native = [s for s in stale if s.kernels is not None]
-        moved = self._make_room([s for s in native if s.array is None])
-        files = {t.stored.file for t in tensors.values() if isinstance(t, StoredTensor)}
-        for part in _parts(native):
-            run_packing(part, values, code, threads)
-            for file in files:
-                file.release()
-        for s in stale:
-            if s.kernels is not None:
-                continue
-            made = np.ascontiguousarray(s.pack(values[id(s.source)]))
-            if s.how != AS_IT_IS:
-                if s.array is not None and s.array.shape == made.shape and s.array.dtype == made.dtype:
-                    s.array[...] = made
-                    continue
-                made = _aligned(made)
-            address = int(made.ctypes.data)
-            moved = moved or address != s.address
-            s.array, s.address = made, address
-        self.generation += 1
-        return moved
-
-    def _make_room(self, slots: Sequence[Slot]) -> bool:
-        """Give slots memory, which they share: large pieces are cheaper to touch than small ones."""
-        room, start = aligned(sum(_room(s) for s in slots)), 0
-        for s in slots:
-            assert s.made is not None
-            s.array = room[start : start + _nbytes(s)].view(s.made.dtype).reshape(s.made.shape)
-            s.address = int(s.array.ctypes.data)
-            start += _room(s)
-        return bool(slots)
-
-    def _has_changed(self, name: str, tensor: Any) -> bool:
-        seen, version = self._seen.get(name), tensor._version
-        if isinstance(tensor, StoredTensor):
-            self._seen[name] = (weakref.ref(tensor.stored), version)
-            return seen is None or seen[0]() is not tensor.stored
-        if seen is None or seen[0]() is not tensor._array or seen[1] != version:
-            self._seen[name] = (weakref.ref(tensor._array), version)
-            return True
-        return is_exposed(tensor._array)
-
-    def _evaluate(self, stale: Sequence[Slot], tensors: Mapping[str, Any]) -> dict[int, Array]:
+    def evaluate(self, stale: Sequence[Slot], tensors: Mapping[str, Any]) -> dict[int, Array]:
         """Return the arrays that slots pack, by the ids of their sources; stored ones where they lie, if copied."""
         wanted = [s.source for s in stale]
         owned = {id(s.source) for s in stale if s.how == AS_IT_IS}
@@ -184,7 +199,7 @@ class Weights:
         ids = {id(v) for v in wanted}
         for name, v in self.graph.state.items():
             if id(v) in ids:
-                found[id(v)] = tensors[name]._array if id(v) in owned else _lying(tensors[name])
+                found[id(v)] = tensors[name]._array if id(v) in owned else lying_array(tensors[name])
         rest = [v for v in wanted if id(v) not in found]
         if rest:
             key = frozenset(id(v) for v in rest)
@@ -192,14 +207,14 @@ class Weights:
                 part = Graph("weights", state=dict(self.graph.state), nodes=list(self.hoisted), outputs=rest)
                 part.nodes = live_nodes(part)
                 self._plans[key] = make_plan(part)
-            results, _ = execute(self._plans[key], [_lying(tensors[n]) for n in self.graph.state])
+            results, _ = execute(self._plans[key], [lying_array(tensors[n]) for n in self.graph.state])
             for v, r in zip(rest, results, strict=True):
                 array = np.asarray(r)
                 found[id(v)] = array if array.flags.writeable or id(v) not in owned else array.copy()
         return found
 
 
-def _aligned(array: Array) -> Array:
+def aligned_array(array: Array) -> Array:
     """Return a row-major array at an address that is a multiple of 64, not one that lies in a file."""
     if array.ctypes.data % 64 == 0 and array.flags.writeable:
         return array
@@ -208,7 +223,7 @@ def _aligned(array: Array) -> Array:
     return kept
 
 
-def _lying(tensor: Any) -> Array:
+def lying_array(tensor: Any) -> Array:
     """Return a weight's array to read; a stored one stays where it is."""
     return tensor.stored.lying() if isinstance(tensor, StoredTensor) else tensor._array
 
@@ -254,5 +269,6 @@ def _parts(slots: Sequence[Slot]) -> Iterator[Sequence[Slot]]:
         yield slots[first:]
 
 
-def _unused(array: Array) -> Array:
+def unchanged(array: Array) -> Array:
+    """Return an array as it is."""
     return array

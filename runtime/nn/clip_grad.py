@@ -4,77 +4,119 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+import types
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
 
 from ...ops.errors import TraceError, TrainingError
 from ...ops.op import namespace
-from ..grad_mode import MODE
-from ..tensor import Tensor
+from ..autograd.grad_mode import MODE, no_grad
+from ..tensor.tensor import Tensor, wrap
 
 
-def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    return [p.grad for p in ([parameters] if isinstance(parameters, Tensor) else parameters) if p.grad is not None]
+def _listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 
 
-def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
-    """Return the norm of all elements of several Tensors together.
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def get_total_norm(
+    tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:  # fmt: skip
+    """Return the norm of the norms of several Tensors: for p > 0 that of all their elements together.
+
+    Args:
+        tensors: whose norm it is.
+        norm_type: p, inf, -inf, or 0, which counts.
+        error_if_nonfinite: whether a norm that is not finite is an error.
+        foreach: how PyTorch computes the same; it changes nothing here.
 
     Raises:
         TrainingError: if it is not finite and `error_if_nonfinite`.
     """
+    given, p = _listed(tensors), float(norm_type)
     if MODE.trace is not None:
-        return _traced_norm([t.detach() for t in tensors], norm_type, error_if_nonfinite)
-    arrays = [t.array for t in tensors]
+        return _traced_norm([t.detach() for t in given], p, error_if_nonfinite)
+    arrays = [t.array for t in given]
     if not arrays:
         return Tensor(0.0)
     xp = namespace(*arrays)
     wide = [a if a.dtype.itemsize >= 4 else a.astype("float32") for a in arrays]
-    norms = xp.stack([xp.linalg.norm(a.reshape(-1), norm_type) for a in wide])
-    total = xp.asarray(xp.linalg.norm(norms, norm_type))
+    norms = xp.stack([xp.asarray(xp.linalg.norm(a.reshape(-1), p)) for a in wide])
+    total = xp.asarray(xp.linalg.norm(norms, p))
     if error_if_nonfinite and not bool(xp.isfinite(total)):
         raise TrainingError(
-            f"The total norm of order {norm_type} for gradients from `parameters` is non-finite: it cannot be clipped"
+            f"The total norm of order {p} for gradients from `parameters` is non-finite, so it cannot be clipped. To "
+            "disable this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
         )
-    return Tensor(total)
+    return wrap(total)
 
 
-def _traced_norm(tensors: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> Tensor:
+def _traced_norm(tensors: list[Tensor], p: float, error_if_nonfinite: bool) -> Tensor:
     if error_if_nonfinite:
         raise TraceError("error_if_nonfinite inside a compiled function would hang on values; check the norm outside")
     if not tensors:
         return Tensor(0.0)
-    wide = [t if t.dtype.itemsize >= 4 else t.float() for t in tensors]
-    if norm_type in (math.inf, -math.inf):
-        ends = [t.abs().max() if norm_type > 0 else t.abs().min() for t in wide]
-        largest: Tensor = functools.reduce(Tensor.maximum if norm_type > 0 else Tensor.minimum, ends)
-        return largest
-    powers = [(t * t if norm_type == 2 else t.abs() ** norm_type).sum() for t in wide]
+    wide: list[Any] = [t if t.dtype.itemsize >= 4 else t.float() for t in tensors]
+    if math.isinf(p):
+        ends = [t.abs().amax() if p > 0 else t.abs().amin() for t in wide]
+        return functools.reduce(Tensor.maximum if p > 0 else Tensor.minimum, ends)  # type: ignore[no-any-return]
+    if p == 0:
+        return functools.reduce(Tensor.__add__, [(t != 0).any().to(dtype=t.dtype) for t in wide])  # type: ignore[no-any-return]
+    powers = [(t * t if p == 2 else t.abs() ** p).sum() for t in wide]
     total: Tensor = functools.reduce(Tensor.__add__, powers)
-    return total.sqrt() if norm_type == 2 else total ** (1 / norm_type)
+    return total.sqrt() if p == 2 else total ** (1 / p)
+
+
+def clip_grads_with_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """Scale the gradients by max_norm / total_norm where that is below 1.
+
+    Args:
+        parameters: whose gradients they are.
+        max_norm: the largest norm.
+        total_norm: what `get_total_norm` gives.
+        foreach: how PyTorch computes the same; it changes nothing here.
+    """
+    with no_grad(), np.errstate(all="ignore"):
+        scale = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
+        for g in _gradients(_listed(parameters)):
+            g.mul_(scale if g.dtype == scale.dtype else scale.to(dtype=g.dtype))
 
 
 def clip_grad_norm_(
-    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
-) -> Tensor:
+    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:  # fmt: skip
     """Scale the gradients so that their norm, all together, is at most `max_norm`; return the norm before.
+
+    Args:
+        parameters: whose gradients they are.
+        max_norm: the largest norm.
+        norm_type: see `get_total_norm`.
+        error_if_nonfinite: whether a norm that is not finite is an error.
+        foreach: how PyTorch computes the same; it changes nothing here.
 
     Raises:
         TrainingError: if the norm is not finite and `error_if_nonfinite`.
     """
-    grads = _with_gradients(parameters)
-    total = get_total_norm(grads, norm_type, error_if_nonfinite)
-    if MODE.trace is not None:
-        scale = (max_norm / (total + 1e-6)).clamp(max=1.0)
-        for g in grads:
-            g.mul_(scale if g.dtype == scale.dtype else scale.to(g.dtype))
-        return total
-    factor = total.array.dtype.type(max_norm) / (total.array + total.array.dtype.type(1e-6))
-    for g in grads:
-        g.mul_(namespace(factor).minimum(factor, 1.0).astype(g.dtype))
+    given = _listed(parameters)
+    if not given and isinstance(parameters, types.GeneratorType):
+        warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=2)
+    total = get_total_norm(_gradients(given), norm_type, error_if_nonfinite)
+    clip_grads_with_norm_(given, max_norm, total)
     return total
 
 
-def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """Keep every element of the gradients between -clip_value and clip_value."""
-    for g in _with_gradients(parameters):
-        g.clamp_(-clip_value, clip_value)
+    with no_grad():
+        for g in _gradients(_listed(parameters)):
+            g.clamp_(-float(clip_value), float(clip_value))

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...ops.errors import InputError
 from ...ops.op import namespace
 from ...ops.optimize import adam_update
 from ...ops.types import Array
-from .optimizer import Optimizer, checked
+from ..tensor.tensor import wrap
+from .optimizer import Optimizer
+from .settings import advance, checked, count, number, steps
 
 
 class Adam(Optimizer):
@@ -21,36 +22,41 @@ class Adam(Optimizer):
         lr: step size.
         betas: how much of the averages stays.
         eps: keeps the division finite.
-        weight_decay: added to the gradient, times p; AdamW instead shrinks p itself.
+        weight_decay: added to the gradient, times p.
         amsgrad: divide by the largest v so far.
+        foreach, fused: how PyTorch runs the same step; they change nothing here.
         maximize: climb.
+        capturable, differentiable: not there.
+        decoupled_weight_decay: shrink p itself instead of adding to the gradient.
     """
 
-    decoupled = False
-
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0, amsgrad: bool = False, *, maximize: bool = False,
+        self, params: Iterable[Any], lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0, amsgrad: bool = False, *, foreach: bool | None = None, maximize: bool = False,
+        capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
     ) -> None:  # fmt: skip
         """Check and keep the settings; see the class."""
-        checked(learning_rate=lr, epsilon=eps, weight_decay=weight_decay)
-        for i, beta in enumerate(betas):
-            if not 0 <= beta < 1:
-                raise InputError(f"Invalid beta parameter at index {i}: {beta}")
-        settings = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**settings, "amsgrad": amsgrad, "maximize": maximize})
+        checked(lr, betas, epsilon=eps, weight_decay=weight_decay)
+        settings = {
+            "lr": lr, "betas": tuple(map(number, betas)), "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+            "maximize": maximize, "foreach": foreach, "capturable": capturable, "differentiable": differentiable,
+            "fused": fused, "decoupled_weight_decay": decoupled_weight_decay,
+        }  # fmt: skip
+        super().__init__(params, settings)
 
     def _update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         xp, s = namespace(p), self._scratch(p)
         if not state:
-            state["step"] = 0
-            state["exp_avg"], state["exp_avg_sq"] = xp.zeros_like(p), xp.zeros_like(p)
+            state["step"] = count(0)
+            state["exp_avg"], state["exp_avg_sq"] = wrap(xp.zeros_like(p)), wrap(xp.zeros_like(p))
             if group["amsgrad"]:
-                state["max_exp_avg_sq"] = xp.zeros_like(p)
-        state["step"] += 1
-        m, v, (b1, b2), lr = state["exp_avg"], state["exp_avg_sq"], group["betas"], group["lr"]
+                state["max_exp_avg_sq"] = wrap(xp.zeros_like(p))
+        advance(state)
+        step, (b1, b2), lr = steps(state), group["betas"], number(group["lr"])
+        m, v = state["exp_avg"]._array, state["exp_avg_sq"]._array
         if group["weight_decay"]:
-            if self.decoupled:
+            if group["decoupled_weight_decay"]:
                 p *= 1 - lr * group["weight_decay"]
             else:
                 decayed = self._scratch(p, 1)
@@ -64,12 +70,13 @@ class Adam(Optimizer):
         s *= 1 - b2
         v += s
         if group["amsgrad"]:
-            v = xp.maximum(state["max_exp_avg_sq"], v, out=state["max_exp_avg_sq"])
+            largest = state["max_exp_avg_sq"]._array
+            v = xp.maximum(largest, v, out=largest)
         xp.sqrt(v, out=s)
-        s /= math.sqrt(1 - b2 ** state["step"])
+        s /= math.sqrt(1 - b2**step)
         s += group["eps"]
         xp.divide(m, s, out=s)
-        s *= lr / (1 - b1 ** state["step"])
+        s *= lr / (1 - b1**step)
         xp.subtract(p, s, out=p)
 
     def _trace(
@@ -79,32 +86,40 @@ class Adam(Optimizer):
         mean, square, *largest = [state(name) for name in names]
         new = adam_update(
             p, g, mean, square, largest[0] if largest else None, numbers, decays=bool(group["weight_decay"]),
-            decoupled=self.decoupled,
+            decoupled=bool(group["decoupled_weight_decay"]),
         )  # fmt: skip
         return new[0], dict(zip(names, new[1:], strict=True))
 
     def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
-        step, (b1, b2), decay = state.get("step", 0) + 1, group["betas"], group["weight_decay"]
+        step, (b1, b2), decay, lr = steps(state) + 1, group["betas"], group["weight_decay"], number(group["lr"])
         return [
-            1 - group["lr"] * decay if self.decoupled else decay, 1 - b1, b2, 1 - b2, math.sqrt(1 - b2**step),
-            group["eps"], group["lr"] / (1 - b1**step),
+            1 - lr * decay if group["decoupled_weight_decay"] else decay, 1 - b1, b2, 1 - b2, math.sqrt(1 - b2**step),
+            group["eps"], lr / (1 - b1**step),
         ]  # fmt: skip
 
-    def _advance(self, state: dict[str, Any]) -> None:
-        state["step"] = state.get("step", 0) + 1
+    def _advance(self, state: dict[str, Any], group: dict[str, Any]) -> None:
+        advance(state)
 
     def _age(self, state: dict[str, Any]) -> Any:
-        return state.get("step", 0)
+        return steps(state)
 
 
 class AdamW(Adam):
     """Adam whose weight decay shrinks the parameters instead of joining the gradient."""
 
-    decoupled = True
-
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False,
+        self, params: Iterable[Any], lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False, foreach: bool | None = None,
+        capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         """Check and keep the settings; see `Adam`."""
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, foreach=foreach, capturable=capturable,
+            differentiable=differentiable, fused=fused, decoupled_weight_decay=True,
+        )  # fmt: skip
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state; the decay stays decoupled, as in states that do not say so."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True

@@ -9,7 +9,9 @@ from ...ops.errors import InputError
 from ...ops.op import namespace
 from ...ops.optimize import sgd_update
 from ...ops.types import Array
-from .optimizer import Optimizer, checked
+from ..tensor.tensor import wrap
+from .optimizer import Optimizer
+from .settings import checked, number
 
 
 class SGD(Optimizer):
@@ -23,25 +25,24 @@ class SGD(Optimizer):
         weight_decay: added to the gradient, times p.
         nesterov: look one step ahead. Source: Sutskever et al. 2013.
         maximize: climb.
+        foreach, fused: how PyTorch runs the same step; they change nothing here.
+        differentiable: not there.
     """
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        momentum: float = 0,
-        dampening: float = 0,
-        weight_decay: float = 0,
-        nesterov: bool = False,
-        *,
-        maximize: bool = False,
-    ) -> None:
+        self, params: Iterable[Any], lr: Any = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0,
+        nesterov: bool = False, *, maximize: bool = False, foreach: bool | None = None, differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:  # fmt: skip
         """Check and keep the settings; see the class."""
-        checked(learning_rate=lr, momentum=momentum, weight_decay=weight_decay)
+        checked(lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise InputError("Nesterov momentum requires a momentum and zero dampening")
-        settings = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
-        super().__init__(params, {**settings, "nesterov": nesterov, "maximize": maximize})
+        settings = {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
+            "maximize": maximize, "foreach": foreach, "differentiable": differentiable, "fused": fused,
+        }  # fmt: skip
+        super().__init__(params, settings)
 
     def _update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         xp, s = namespace(p), self._scratch(p)
@@ -51,10 +52,11 @@ class SGD(Optimizer):
             g = xp.add(decayed, g, out=decayed)
         momentum = group["momentum"]
         if momentum:
-            buffer = state.get("momentum_buffer")
-            if buffer is None:
-                buffer = state["momentum_buffer"] = g.copy()
+            if state.get("momentum_buffer") is None:
+                buffer = g.copy()
+                state["momentum_buffer"] = wrap(buffer)
             else:
+                buffer = state["momentum_buffer"]._array
                 buffer *= momentum
                 buffer += xp.multiply(g, 1 - group["dampening"], out=s)
             if group["nesterov"]:
@@ -62,7 +64,7 @@ class SGD(Optimizer):
                 g = xp.add(g, s, out=s)
             else:
                 g = buffer
-        xp.multiply(g, group["lr"], out=s)
+        xp.multiply(g, number(group["lr"]), out=s)
         xp.subtract(p, s, out=p)
 
     def _trace(
@@ -73,8 +75,8 @@ class SGD(Optimizer):
         return new[0], {} if buffer is None else {"momentum_buffer": new[1]}
 
     def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
-        keep = 1 - group["dampening"] if "momentum_buffer" in state else 1.0
-        return [group["lr"], group["weight_decay"], group["momentum"], keep]
+        keep = 1.0 if state.get("momentum_buffer") is None else 1 - group["dampening"]
+        return [number(group["lr"]), group["weight_decay"], group["momentum"], keep]
 
     def _age(self, state: dict[str, Any]) -> Any:
-        return "momentum_buffer" in state
+        return state.get("momentum_buffer") is not None

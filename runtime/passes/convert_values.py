@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...ops.types import HALF, Array, DType, OptionalType, SequenceType, TensorType, ValueType
-from ..graph import Graph, Value
+from ..graph.graph import Graph, Value
 from .rewriting import PassResult, has_graph, rebuild
 
 WIDEN: Mapping[DType, DType] = {half: np.dtype(np.float32) for half in HALF}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ...ops.optimize import adam_update, sgd_update
 from ...ops.pointwise import Pointwise
 from ..compiled.views import VIEWS
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .rewriting import PassResult, rebuild
 
 _UPDATES = (sgd_update, adam_update)

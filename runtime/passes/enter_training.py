@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...ops import dropout, normalize
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .rewriting import PassResult, rebuild
 
 

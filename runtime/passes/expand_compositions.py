@@ -9,7 +9,7 @@ from typing import Any
 
 from ...ops.errors import AutogradError, SymbolicError
 from ...ops.types import TensorType
-from ..graph import Graph, Node
+from ..graph.graph import Graph, Node
 from .rewriting import PassResult, has_graph, rebuild
 
 

@@ -8,7 +8,7 @@ from ...ops import layout, pointwise as pw
 from ...ops.dims import Dim, DimLike, symbols_in
 from ...ops.pointwise import Pointwise
 from ...ops.types import TensorType
-from ..graph import Graph, Value
+from ..graph.graph import Graph, Value
 from .matching import changes_nothing, shape_of
 
 DEPTH = 8

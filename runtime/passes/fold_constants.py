@@ -16,7 +16,7 @@ import numpy as np
 from ...ops.dims import Dim, symbols_in
 from ...ops.errors import OnnxGradError
 from ...ops.types import TensorType, nbytes
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .rewriting import PassResult, rebuild
 
 LIMIT_BYTES = 1 << 20

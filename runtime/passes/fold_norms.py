@@ -24,7 +24,7 @@ import numpy as np
 from ...ops import conv as conv_ops, layout, normalize, pointwise as pw, reduce as red
 from ...ops.matmul import matmul
 from ...ops.types import is_float
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .matching import (
     Mapped,
     along,

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...ops import pointwise as pw
 from ...ops.types import is_float
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .drop_dead import drop_dead
 from .matching import is_ranked, like, made_by, mapped, number, reader_counts, shape_of, through
 from .rewriting import PassResult, rebuild

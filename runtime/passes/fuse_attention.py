@@ -29,7 +29,7 @@ from ...ops.dims import DimLike, Shape, product, symbols_in
 from ...ops.matmul import matmul, swapped
 from ...ops.normalize import softmax
 from ...ops.types import is_float
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .extents import absorbed_sizes, bound_symbols, stays
 from .matching import (
     changes_nothing,

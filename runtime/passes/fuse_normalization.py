@@ -23,7 +23,7 @@ import numpy as np
 from ...ops import layout, normalize, pointwise as pw, reduce as red
 from ...ops.dims import Dim, Shape
 from ...ops.types import is_float
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .matching import (
     along,
     is_ranked,

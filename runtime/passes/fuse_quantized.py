@@ -23,7 +23,7 @@ import numpy as np
 
 from ...ops import conv as conv_ops, pointwise as pw, quantize as q
 from ...ops.matmul import matmul
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .matching import along, is_weight, laid, like, made_by, mapped, reader_counts, shape_of, weight_values
 from .rewriting import PassResult, rebuild
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...ops.types import TensorType, ValueType
-from ..graph import Graph, Node
+from ..graph.graph import Graph, Node
 from .rewriting import PassResult, rebuild
 
 

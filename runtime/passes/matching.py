@@ -15,7 +15,7 @@ from ...ops import layout, pointwise as pw
 from ...ops.dims import Dim, DimLike, Shape
 from ...ops.op import Op
 from ...ops.types import TensorType, is_float
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .drop_dead import drop_dead
 from .rewriting import Pass, PassResult, has_graph
 

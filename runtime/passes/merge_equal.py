@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .extents import mentioned_symbols, stands_for
 from .matching import is_plain
 from .rewriting import PassResult, rebuild

@@ -25,7 +25,7 @@ from ...ops.layout import Pads
 from ...ops.op import Op
 from ...ops.pointwise import Pointwise
 from ...ops.window import Window
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .extents import mentioned_symbols, stands_for
 from .matching import (
     changes_nothing,

@@ -18,7 +18,7 @@ from ...ops import layout, normalize, pointwise as pw, reduce
 from ...ops.dims import evaluate
 from ...ops.op import Op
 from ...ops.types import TensorType
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .rewriting import PassResult, rebuild
 
 _CHEAP: frozenset[Op] = frozenset(

@@ -20,7 +20,7 @@ from ...ops import dims
 from ...ops.dims import Dim, DimLike
 from ...ops.errors import OnnxGradError
 from ...ops.types import TensorType
-from ..graph import Graph, Value
+from ..graph.graph import Graph, Value
 from .rewriting import PassResult, has_graph, rebuild
 
 SAMPLES = (
@@ -146,24 +146,16 @@ def _formed(values: Sequence[int], samples: Sequence[Mapping[str, int]], names: 
 
 
 def _substituted(graph: Graph, named: Mapping[DimLike, DimLike]) -> Graph:
-    bare = _Lookup({d.name: e for d, e in named.items() if isinstance(d, Dim) and d.name is not None})
+    bare = {d.name: e for d, e in named.items() if isinstance(d, Dim) and d.name is not None}
     new = rebuild(graph)
     for node in new.nodes:
-        node.attrs = {k: a if has_graph(a) else dims.bind(a, bare) for k, a in node.attrs.items()}
+        node.attrs = {k: a if has_graph(a) else dims.substitute(a, bare) for k, a in node.attrs.items()}
         for v in node.outputs:
             t = v.type
             if isinstance(t, TensorType) and t.known_shape is not None:
-                contents = None if t.contents is None else tuple(named.get(d, dims.bind(d, bare)) for d in t.contents)
-                shape = tuple(named.get(d, dims.bind(d, bare)) for d in t.known_shape)
+                contents = (
+                    None if t.contents is None else tuple(named.get(d, dims.substitute(d, bare)) for d in t.contents)
+                )
+                shape = tuple(named.get(d, dims.substitute(d, bare)) for d in t.known_shape)
                 v.type = replace(t, known_shape=shape, contents=contents)
     return new
-
-
-class _Lookup(dict[str, Any]):
-    """Bindings to dimensions; a symbol without one stays itself."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __missing__(self, name: str) -> Dim:
-        return Dim.symbol(name)

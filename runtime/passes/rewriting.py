@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ...ops.errors import InvalidGraphError
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ...ops.errors import ShapeError
 from ...ops.op import Op
 from ...ops.pointwise import Pointwise
 from ...ops.types import is_float
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .extents import mentioned_symbols, stands_for
 from .matching import is_ranked, like, made_by, number, reader_counts, shape_of, weight_values
 from .rewriting import PassResult, rebuild

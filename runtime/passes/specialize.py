@@ -6,23 +6,31 @@ given shapes the checks are constants, and what is behind them is known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...ops import dims
 from ...ops.control import call, if_
-from ...ops.dims import Dim, Shape
+from ...ops.dims import Dim, DimLike, Shape
 from ...ops.errors import OnnxGradError
 from ...ops.types import TensorType
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .fold_constants import fold_constants
-from .rewriting import has_graph
+from .rewriting import has_graph, rebuild
 
 
-def specialize(graph: Graph, shapes: Sequence[Shape | None]) -> Graph:
+def specialize(
+    graph: Graph, shapes: Sequence[Shape | None] | None = None, taken: Mapping[Node, bool] | None = None
+) -> Graph:
     """Return the graph for inputs (then captures) of these shapes; None leaves a type as it is.
+
+    Args:
+        graph: what to specialize.
+        shapes: of the inputs, the key where there is one, the captures.
+        taken: what the conditions of some `If`s of the graph are; they leave only their branch.
 
     Raises:
         OnnxGradError: if a node cannot be inferred for them; running it would say the same.
@@ -30,8 +38,8 @@ def specialize(graph: Graph, shapes: Sequence[Shape | None]) -> Graph:
     new = Graph(f"{graph.name}.specialized", parent=graph.parent)
     new.draws = graph.draws
     made: dict[Value, Value] = {}
-    env: dict[str, int] = {}
-    given = iter(shapes)
+    env: dict[str, DimLike] = {}
+    given = itertools.repeat(None) if shapes is None else iter(shapes)
 
     def typed(v: Value) -> Any:
         shape = next(given)
@@ -53,23 +61,28 @@ def specialize(graph: Graph, shapes: Sequence[Shape | None]) -> Graph:
     new.key = None if graph.key is None else made[graph.key]
     for name, v in graph.state.items():
         made[v] = new.add_state(name, v.type)  # type: ignore[arg-type]
+    for v in new.entries:
+        for s in dims.symbols_in((v.type.known_shape, v.type.contents) if isinstance(v.type, TensorType) else ()):
+            env.setdefault(s, Dim.symbol(s))
     with new.building():
-        _add(new, graph.nodes, made, env)
+        _add(new, graph.nodes, made, env, taken or {})
     new.outputs = [_placed(v, made) for v in graph.outputs]
     return fold_constants(new).graph
 
 
-def _add(new: Graph, nodes: Sequence[Node], made: dict[Value, Value], env: dict[str, int]) -> None:
+def _add(
+    new: Graph, nodes: Sequence[Node], made: dict[Value, Value], env: dict[str, DimLike], taken: Mapping[Node, bool]
+) -> None:
     for node in nodes:
         args = tuple(_placed(a, made) for a in node.args)
-        branch = _branch(node, args)
+        branch = _branch(node, args, taken.get(node))
         before = len(new.nodes)
         new.source = node.source
         results: Any
         if branch is not None:
             body, captured = branch
             inner = dict(zip((i for _, i in body.graph.captures), captured, strict=True))
-            _add(new, body.graph.nodes, inner, {**env, **body.env})
+            _add(new, body.graph.nodes, inner, {**env, **body.env}, {})
             results = tuple(_placed(v, inner) for v in body.graph.outputs)
         else:
             attrs = {k: _bound(a, env) for k, a in node.attrs.items()}
@@ -86,7 +99,7 @@ def _add(new: Graph, nodes: Sequence[Node], made: dict[Value, Value], env: dict[
                 _keep_contents(old, value, env)
 
 
-def _keep_contents(old: Value, value: Value, env: dict[str, int]) -> None:
+def _keep_contents(old: Value, value: Value, env: dict[str, DimLike]) -> None:
     """Leave symbols with the value whose elements run time reads them off."""
     t, declared = value.type, old.type
     if not isinstance(t, TensorType) or not isinstance(declared, TensorType) or t.contents is not None:
@@ -103,11 +116,11 @@ def _late(node: Node, args: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | Non
         return None
 
 
-def _branch(node: Node, args: Sequence[Any]) -> tuple[Any, Sequence[Any]] | None:
+def _branch(node: Node, args: Sequence[Any], decided: bool | None) -> tuple[Any, Sequence[Any]] | None:
     """Return the body that is taken and its captures, where the condition is known."""
     if node.op is not if_:
         return None
-    known = _known(args[0])
+    known = _known(args[0]) if decided is None else decided
     if known is None:
         return None
     split = node.attrs["split"]
@@ -123,10 +136,24 @@ def _known(v: Any) -> bool | None:
     return bool(contents[0]) if contents and isinstance(contents[0], int) else None
 
 
-def _bound(a: Any, env: dict[str, int]) -> Any:
-    if has_graph(a):
-        return a.bind(env)
-    return dims.bind(a, env) if all(s in env for s in dims.symbols_in(a)) else a
+def _bound(a: Any, env: Mapping[str, DimLike]) -> Any:
+    if not has_graph(a):
+        return dims.substitute(a, env)
+    renamed = {n: d for n, d in env.items() if isinstance(d, Dim) and d.name != n}
+    if any(s in renamed for s in dims.symbols_in(a)):
+        a = a.with_graph(_renamed(a.graph, renamed))
+    return a.bind({n: d for n, d in env.items() if isinstance(d, int)})
+
+
+def _renamed(body: Graph, env: Mapping[str, DimLike]) -> Graph:
+    """Return a body that calls the sizes of the graph around it as that does now."""
+    new = rebuild(body)
+    for node in new.nodes:
+        node.attrs = {k: _bound(a, env) for k, a in node.attrs.items()}
+    for v in new.values():
+        if isinstance(v.type, TensorType):
+            v.type = TensorType(v.dtype, *(dims.substitute(d, env) for d in (v.type.known_shape, v.type.contents)))
+    return new
 
 
 def _placed(a: Any, made: dict[Value, Value]) -> Any:
@@ -135,13 +162,13 @@ def _placed(a: Any, made: dict[Value, Value]) -> Any:
     return [_placed(v, made) for v in a] if isinstance(a, list) else a
 
 
-def _learn(declared: Value, t: TensorType, env: dict[str, int]) -> None:
-    """Bind the symbols that a value's declared type has where its type is known."""
+def _learn(declared: Value, t: TensorType, env: dict[str, DimLike]) -> None:
+    """Bind the symbols of a value's declared type to what its type says."""
     old = declared.type
     if not isinstance(old, TensorType):
         return
     pairs = [*zip(old.known_shape or (), t.known_shape or (), strict=False)]
     pairs += zip(old.contents or (), t.contents or (), strict=False)
     for d, n in pairs:
-        if isinstance(d, Dim) and d.name is not None and isinstance(n, int):
+        if isinstance(d, Dim) and d.name is not None and n != d:
             env.setdefault(d.name, n)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...ops import layout, pointwise as pw, reduce as red
 from ...ops.dims import DimLike
-from ..graph import Value
+from ..graph.graph import Value
 from .matching import made_by, number, shape_of, through
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ...ops import layout
 from ...ops.matmul import matmul
 from ...ops.types import TensorType
-from ..graph import Graph, Node, Value
+from ..graph.graph import Graph, Node, Value
 from .rewriting import PassResult, rebuild
 
 

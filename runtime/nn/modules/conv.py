@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ....ops.errors import OpError
-from ...module import Module
+from ....ops.errors import OpError, ShapeError
 from .. import functional as F
 from ..functional.spatial import sizes
+from ..module import Module
 from .dense import blank, reset
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -16,6 +16,8 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 class _Conv(Module):
     """A convolution with a weight and a bias.
+
+    Its input is (N, C, *S) or (C, *S).
 
     Args:
         in_channels, out_channels: channels of the input and of the result.
@@ -45,13 +47,22 @@ class _Conv(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        if in_channels % groups or out_channels % groups:
-            raise OpError(
-                f"in_channels {in_channels} and out_channels {out_channels} must be divisible by groups {groups}"
-            )
-        if padding_mode not in PADDING_MODES:
-            raise OpError(f"padding_mode must be one of {PADDING_MODES}, but got padding_mode={padding_mode!r}")
         n = self.rank
+        if groups <= 0:
+            raise OpError("groups must be a positive integer")
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % groups:
+                raise OpError(f"{name} must be divisible by groups")
+        if isinstance(padding, str):
+            if padding not in ("valid", "same"):
+                raise OpError(f"Invalid padding string {padding!r}, should be one of {{'valid', 'same'}}")
+            if padding == "same" and any(s != 1 for s in sizes(stride, n, "stride")):
+                raise OpError("padding='same' is not supported for strided convolutions")
+        if padding_mode not in PADDING_MODES:
+            raise OpError(
+                f"padding_mode must be one of {{{', '.join(map(repr, PADDING_MODES))}}}, but got "
+                f"padding_mode={padding_mode!r}"
+            )
         self.in_channels, self.out_channels, self.groups, self.padding_mode = (
             in_channels,
             out_channels,
@@ -147,11 +158,44 @@ class _ConvTranspose(_Conv):
     def _weight_shape(self) -> tuple[int, ...]:
         return (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
 
-    def forward(self, input: Any) -> Any:
-        """Convolve, transposed."""
+    def forward(self, input: Any, output_size: Any = None) -> Any:
+        """Convolve, transposed.
+
+        Args:
+            input: the input.
+            output_size: the sizes of the result, which decide `output_padding`, with or without batch and channels.
+
+        Raises:
+            ShapeError: if the result cannot have these sizes.
+        """
+        more = self.output_padding if output_size is None else self._output_padding(input, output_size)
         return type(self).function(
-            input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+            input, self.weight, self.bias, self.stride, self.padding, more, self.groups, self.dilation
         )
+
+    def _output_padding(self, input: Any, output_size: Any) -> tuple[int, ...]:
+        n, wanted = self.rank, tuple(output_size)
+        lead = input.ndim - n
+        if len(wanted) == lead + n:
+            wanted = wanted[lead:]
+        if len(wanted) != n:
+            raise ShapeError(
+                f"ConvTranspose{n}D: for {input.ndim}D input, output_size must have {n} or {lead + n} elements "
+                f"(got {len(output_size)})"
+            )
+        least = [
+            (s - 1) * step - 2 * p + d * (k - 1) + 1
+            for s, step, (p, _), d, k in zip(
+                input.shape[lead:], self.stride, self._pads(), self.dilation, self.kernel_size, strict=True
+            )
+        ]
+        most = [low + step - 1 for low, step in zip(least, self.stride, strict=True)]
+        if any(not low <= size <= high for low, size, high in zip(least, wanted, most, strict=True)):
+            raise ShapeError(
+                f"requested an output size of {wanted}, but valid sizes range from {least} to {most} (for an input of "
+                f"torch.Size({list(input.shape[lead:])}))"
+            )
+        return tuple(size - low for size, low in zip(wanted, least, strict=True))
 
 
 class ConvTranspose1d(_ConvTranspose):

@@ -1,4 +1,4 @@
-"""Linear maps, embeddings, dropout, and changes of shape."""
+"""Linear maps, and changes of shape."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 
 from ....ops import pointwise as pw
 from ....ops.matmul import einsum, explicit
-from ...device import to_device
-from ...module import Module, Parameter
+from ...tensor.device import to_device
+from ...tensor.tensor import Tensor
 from .. import functional as F, init
+from ..module import Module, Parameter
 
 
 def blank(shape: tuple[int, ...], dtype: Any, device: Any) -> Parameter:
     """Return a parameter whose elements are not set yet."""
-    p = Parameter(np.empty(shape, np.float32 if dtype is None else np.dtype(dtype)))
+    p = Parameter(np.empty(shape, Tensor.default_dtype if dtype is None else np.dtype(dtype)))
     if device is not None:
         p.data = to_device(p.array, str(device))
     return p
@@ -100,65 +101,6 @@ class Bilinear(Module):
             f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
             f"out_features={self.out_features}, bias={self.bias is not None}"
         )
-
-
-class Embedding(Module):
-    """Rows of a table at indices.
-
-    Args:
-        num_embeddings: rows.
-        embedding_dim: their size.
-        padding_idx: a row that is 0 and stays so.
-        device: where the table lies.
-        dtype: its element type.
-    """
-
-    def __init__(
-        self,
-        num_embeddings: int,
-        embedding_dim: int,
-        padding_idx: int | None = None,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
-        self.weight = blank((num_embeddings, embedding_dim), dtype, device)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the table anew, from the standard normal distribution."""
-        init.normal_(self.weight)
-        if self.padding_idx is not None:
-            self.weight.data[self.padding_idx] = 0
-
-    def forward(self, input: Any) -> Any:
-        """Return the rows."""
-        return F.embedding(input, self.weight, self.padding_idx)
-
-    def extra_repr(self) -> str:
-        """Return the sizes."""
-        tail = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{tail}"
-
-
-class Dropout(Module):
-    """Zero elements at random while training; do nothing in evaluation."""
-
-    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
-        super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-        self.p, self.inplace = p, inplace
-
-    def forward(self, input: Any) -> Any:
-        """Apply it."""
-        return F.dropout(input, self.p, self.training)
-
-    def extra_repr(self) -> str:
-        """Return the probability."""
-        return f"p={self.p}, inplace={self.inplace}"
 
 
 class Flatten(Module):

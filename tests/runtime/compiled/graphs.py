@@ -10,10 +10,10 @@ import numpy as np
 from onnxgrad.ops.dims import Dim, evaluate
 from onnxgrad.ops.types import TensorType
 from onnxgrad.runtime.compiled.program import Program
-from onnxgrad.runtime.execute import execute
-from onnxgrad.runtime.graph import Graph
-from onnxgrad.runtime.plan import make_plan
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.graph.execute import execute
+from onnxgrad.runtime.graph.graph import Graph
+from onnxgrad.runtime.graph.plan import make_plan
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 F32 = np.dtype(np.float32)
 

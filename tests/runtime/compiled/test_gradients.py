@@ -10,9 +10,9 @@ import pytest
 
 from onnxgrad.ops import conv, layout, loss, matmul, normalize, pointwise as pw, pool, reduce as red
 from onnxgrad.ops.window import Window
-from onnxgrad.runtime.autodiff import differentiate
 from onnxgrad.runtime.compiled.program import Program
-from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.graph.autodiff import differentiate
+from onnxgrad.runtime.graph.graph import Graph
 
 from .graphs import build, feeds_for, reference
 
@@ -67,6 +67,7 @@ def trained(name: str) -> Graph:
     return differentiate(graph, ["x", *(n for n in state if n not in ("mean", "var"))])
 
 
+@pytest.mark.usefixtures("all_threads")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_everything_is_native_and_as_array_kernels_compute_it(name: str) -> None:
     graph, state = trained(name), NETWORKS[name][1]

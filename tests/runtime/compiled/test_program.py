@@ -14,7 +14,7 @@ from onnxgrad.ops.errors import InputError, OnnxGradError
 from onnxgrad.ops.kernels.cpu import jit
 from onnxgrad.ops.window import Window
 from onnxgrad.runtime.compiled.program import BINDINGS, Program
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from ...ops.kernels.cpu.site import guarded
 from .graphs import build, compare, feeds_for, kernels, on_host, reference
@@ -103,6 +103,7 @@ def test_compiled_graphs_compute_what_array_kernels_do(name: str, guard: str | N
     compare(graph, state, {"n": 3, "s": 7}, guard=memory)
 
 
+@pytest.mark.usefixtures("all_threads")
 @pytest.mark.parametrize("name", CASES)
 def test_results_do_not_depend_on_the_number_of_threads(name: str) -> None:
     inputs, state, body = CASES[name]
@@ -237,6 +238,18 @@ def test_sizes_that_contradict_each_other_are_refused_before_anything_runs() -> 
         program.run([np.ones((2, 3), np.float32), np.ones((3, 5), np.float32)], {})
 
 
+@pytest.mark.parametrize("small", [True, False])
+def test_threads_are_woken_where_they_save_time(small: bool) -> None:
+    w = np.zeros((8, 8) if small else (512, 512), np.float32)
+    program = Program(build({"x": ("n", len(w))}, {"w": w}, lambda x, w: matmul.matmul(x, w)), threads=2)
+    x = np.ones((1 if small else 512, len(w)), np.float32)
+    program.run([x], {"w": Tensor(w)})
+    bound = program.bound_for([x])
+    assert bound is not None
+    assert program.threads_for(bound) == (1 if small else 2)
+
+
+@pytest.mark.usefixtures("all_threads")
 def test_one_program_runs_in_several_threads() -> None:
     inputs, state, body = CASES["residual"]
     graph = build(inputs, state, body)

@@ -9,10 +9,10 @@ import numpy as np
 from onnxgrad.ops import conv, pointwise as pw, quantize as q
 from onnxgrad.ops.window import Window
 from onnxgrad.runtime.compiled.program import Program
-from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.graph.graph import Graph
 from onnxgrad.runtime.passes.pipelines import DEVICE
 from onnxgrad.runtime.passes.rewriting import run_passes
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .graphs import build, feeds_for, reference
 

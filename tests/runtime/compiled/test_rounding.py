@@ -14,8 +14,8 @@ from onnxgrad.ops.errors import InputError, KernelError
 from onnxgrad.ops.kernels.cpu.target import host_target
 from onnxgrad.ops.window import Window
 from onnxgrad.runtime.compiled.program import Program
-from onnxgrad.runtime.graph import Graph
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.graph.graph import Graph
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from ...ops.kernels.cpu.site import guarded
 from .graphs import build, feeds_for, kernels, on_host, reference
@@ -92,6 +92,7 @@ def graph_of(name: str) -> tuple[Graph, dict[str, Any]]:
 
 
 @able
+@pytest.mark.usefixtures("all_threads")
 @pytest.mark.parametrize("guard", [None, "end", "begin"])
 @pytest.mark.parametrize("name", CASES)
 def test_near_float32(name: str, guard: str | None) -> None:

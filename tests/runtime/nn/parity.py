@@ -1,4 +1,4 @@
-"""One setting of a module or function here and in PyTorch: the same weights and inputs, results and gradients beside."""
+"""One setting of a module or function here and in PyTorch: same weights and inputs; results and gradients compared."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class Compared:
 
     def lines(self) -> list[str]:
         """Return the table."""
-        rows = [f"parity with PyTorch: {self.settings} settings of {len(self.worst)} layers, losses, optimizers, schedulers"]
+        rows = [
+            f"parity with PyTorch: {self.settings} settings of {len(self.worst)} layers, losses, optimizers, schedulers"
+        ]
         rows.append("  " + f"{'name':34}{'float32':>10}{'float64':>10}")
         for name in sorted(self.worst):
             shown = [f"{self.worst[name][d]:.1e}" if d in self.worst[name] else "-" for d in RTOL]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.graph import Graph, Value
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph, Value
 from onnxgrad.runtime.passes.drop_dead import drop_dead
 from onnxgrad.runtime.passes.matching import weight_values
 from onnxgrad.runtime.passes.rewriting import Pass

@@ -12,7 +12,7 @@ from onnxgrad.ops import layout, matmul, normalize, pointwise as pw
 from onnxgrad.ops.conv import conv, conv_input_grad
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.window import Window
-from onnxgrad.runtime.graph import Value
+from onnxgrad.runtime.graph.graph import Value
 from onnxgrad.runtime.passes.enter_training import enter_training
 from onnxgrad.runtime.passes.fold_norms import fold_norms
 

@@ -12,7 +12,7 @@ import pytest
 
 from onnxgrad.importers.onnx.model import load_bytes
 from onnxgrad.ops import pointwise as pw
-from onnxgrad.runtime.graph import Value
+from onnxgrad.runtime.graph.graph import Value
 from onnxgrad.runtime.passes.fuse_activations import fuse_activations
 
 from .graphs import Built, built, checked, normal, op_names, unchanged

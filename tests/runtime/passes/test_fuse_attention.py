@@ -16,7 +16,7 @@ from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.dropout import dropout
 from onnxgrad.ops.matmul import matmul, swapped
 from onnxgrad.ops.normalize import softmax
-from onnxgrad.runtime.execute import run_graph
+from onnxgrad.runtime.graph.execute import run_graph
 from onnxgrad.runtime.passes.drop_dead import drop_dead
 from onnxgrad.runtime.passes.fuse_attention import fuse_attention
 

@@ -12,8 +12,8 @@ import pytest
 from onnxgrad.importers.onnx.model import load_bytes
 from onnxgrad.ops import layout, normalize, pointwise as pw, reduce as red
 from onnxgrad.ops.dims import Dim
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.graph import Value
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Value
 from onnxgrad.runtime.passes.drop_dead import drop_dead
 from onnxgrad.runtime.passes.fuse_normalization import fuse_normalization
 

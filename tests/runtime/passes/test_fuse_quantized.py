@@ -10,7 +10,7 @@ import pytest
 from onnxgrad.ops import conv as conv_ops, pointwise as pw, quantize as q
 from onnxgrad.ops.matmul import matmul
 from onnxgrad.ops.window import Window
-from onnxgrad.runtime.graph import Graph, Value
+from onnxgrad.runtime.graph.graph import Graph, Value
 from onnxgrad.runtime.passes.drop_dead import drop_dead
 from onnxgrad.runtime.passes.fuse_quantized import fuse_quantized
 

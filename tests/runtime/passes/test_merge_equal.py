@@ -12,9 +12,9 @@ from onnxgrad.ops import create, layout, pointwise as pw, random, reduce as red
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.random import KEY_TYPE
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime.contents import dims_of
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.graph.contents import dims_of
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph
 from onnxgrad.runtime.passes.merge_equal import merge_equal
 
 from .graphs import F64, Built, built, checked, normal, op_names, unchanged

@@ -14,7 +14,7 @@ from onnxgrad.ops.conv import conv
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.dropout import dropout
 from onnxgrad.ops.window import Window
-from onnxgrad.runtime.graph import Value
+from onnxgrad.runtime.graph.graph import Value
 from onnxgrad.runtime.passes.merge_layout import merge_layout
 
 from .graphs import Built, built, checked, normal, op_names, unchanged

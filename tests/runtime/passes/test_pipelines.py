@@ -18,9 +18,9 @@ from onnxgrad.ops.index import nonzero
 from onnxgrad.ops.matmul import matmul, swapped
 from onnxgrad.ops.normalize import batch_norm, softmax
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime.autodiff import differentiate
-from onnxgrad.runtime.execute import execute, plan_of
-from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.graph.autodiff import differentiate
+from onnxgrad.runtime.graph.execute import execute, plan_of
+from onnxgrad.runtime.graph.graph import Graph
 from onnxgrad.runtime.passes.drop_dead import drop_dead
 from onnxgrad.runtime.passes.enter_training import enter_training
 from onnxgrad.runtime.passes.pipelines import DEVICE

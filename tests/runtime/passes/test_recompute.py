@@ -13,9 +13,9 @@ from onnxgrad.nn import functional as F
 from onnxgrad.ops import pointwise as pw, reduce
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime.autodiff import differentiate
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.graph.autodiff import differentiate
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph
 from onnxgrad.runtime.passes.recompute import peak_bytes, recompute
 
 F32 = np.dtype(np.float32)

@@ -13,7 +13,7 @@ from onnxgrad.ops.errors import AssumptionError
 from onnxgrad.ops.types import TensorType
 from onnxgrad.ops.window import Window
 from onnxgrad.runtime.compiled.program import Program
-from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.graph.graph import Graph
 from onnxgrad.runtime.passes.resolve_symbols import resolve_symbols
 
 F32 = np.dtype(np.float32)

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from onnxgrad.ops import layout, pointwise as pw
 from onnxgrad.ops.dims import Dim
-from onnxgrad.runtime.graph import Value
+from onnxgrad.runtime.graph.graph import Value
 from onnxgrad.runtime.passes.simplify_arithmetic import simplify_arithmetic
 
 from .graphs import F32, Built, built, checked, op_names, positive, unchanged

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxgrad.importers.onnx.model import load_bytes
 from onnxgrad.ops.kernels.cpu.target import available
-from onnxgrad.runtime.execute import execute
+from onnxgrad.runtime.graph.execute import execute
+from onnxgrad.runtime.graph.plan import make_plan
 from onnxgrad.runtime.passes.specialize import specialize
-from onnxgrad.runtime.plan import make_plan
 
 W = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
 

@@ -8,8 +8,8 @@ import pytest
 from onnxgrad.ops import layout
 from onnxgrad.ops.matmul import matmul
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime.execute import run_graph
-from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.graph.execute import run_graph
+from onnxgrad.runtime.graph.graph import Graph
 from onnxgrad.runtime.passes.turn_products import turn_products
 
 

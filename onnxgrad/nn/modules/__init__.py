@@ -1,0 +1,9 @@
+"""Modules by the names of PyTorch's `nn.modules`."""
+
+from . import (
+    module,
+)
+
+__all__ = [
+    "module",
+]

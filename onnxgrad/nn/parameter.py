@@ -1,0 +1,8 @@
+"""Tensors that modules register."""
+
+from ..runtime.nn.parameter import Buffer, Parameter
+
+__all__ = [
+    "Buffer",
+    "Parameter",
+]

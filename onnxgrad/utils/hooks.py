@@ -1,0 +1,7 @@
+"""What registering a hook returns."""
+
+from ..runtime.autograd.hooks import RemovableHandle
+
+__all__ = [
+    "RemovableHandle",
+]

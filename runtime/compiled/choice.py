@@ -1,0 +1,87 @@
+"""Which engine runs a graph on the CPU: compiled where that can be, the array kernels else."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import TYPE_CHECKING
+
+from ...ops.errors import InputError, KernelError
+from ...ops.kernels.cpu.target import VARIABLE, available, host_target
+from ..graph.graph import Graph
+from ..passes.pipelines import DEVICE
+from ..passes.resolve_symbols import resolve_symbols
+from ..passes.rewriting import run_passes
+from ..tracing.collection import uncollected
+
+if TYPE_CHECKING:
+    from .program import Program
+
+
+def compile_program(
+    graph: Graph, *, threads: int | None = None, exact: bool = False, precision: str = "float32"
+) -> Program | None:
+    """Return the compiled program of a graph, or None where the array kernels run it.
+
+    Args:
+        graph: as the PORTABLE passes left it.
+        threads: how many; the physical cores that the process may use by default.
+        exact: leave out algorithms with larger rounding errors.
+        precision: `float32`, or `bf16`: convolutions and products of matrices multiply operands rounded to bfloat16.
+
+    Raises:
+        KernelError: if the precision cannot be had: see `check_precision`.
+    """
+    check_precision(precision)
+    if not available():
+        advise()
+        return None
+    from .program import Program
+
+    def make(graph: Graph, *, last: bool = False) -> Program:
+        with uncollected():
+            device = run_passes(graph, DEVICE).graph
+            resolved = run_passes(device, (resolve_symbols,)).graph
+            again = None if last else make
+            return Program(resolved, exact=exact, threads=threads, precision=precision, make=again, origin=device)
+
+    return make(graph)
+
+
+def check_precision(precision: str, device: str = "cpu") -> None:
+    """Check that products of this precision can be had.
+
+    Raises:
+        InputError: if it is neither `float32` nor `bf16`.
+        KernelError: if the engine is off, or the device or CPU has no instructions for it.
+    """
+    if precision not in ("float32", "bf16"):
+        raise InputError(f"precision is {precision!r}, wanted 'float32' or 'bf16'")
+    if precision == "float32":
+        return
+    if device != "cpu":
+        raise KernelError(f"precision {precision!r} is for the CPU, found device {device!r}; use precision='float32'")
+    if not available():
+        raise KernelError(
+            f"precision {precision!r} needs the compiled engine: llvmlite installed and {VARIABLE} not off; "
+            "or use precision='float32'"
+        )
+    target = host_target()
+    if not target.bf16:
+        raise KernelError(
+            f"precision {precision!r} needs a CPU with AVX512_BF16, code is made for {target.name} without it; "
+            "use precision='float32'"
+        )
+
+
+@functools.cache
+def advise() -> None:
+    """Say, once a process, how to get speed."""
+    import os
+
+    if os.environ.get(VARIABLE) != "off":
+        warnings.warn(
+            "llvmlite is not installed: models run on NumPy, several times slower; `pip install llvmlite`",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,1 @@
+"""Modules as editable graphs of Python calls, by the names of `torch.fx`."""

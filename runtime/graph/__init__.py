@@ -1,0 +1,1 @@
+"""Graphs of ops, their plans, and the loop that runs a plan."""

@@ -1,0 +1,111 @@
+"""Optimizers whose step is a formula of each element, written once with ops: for arrays and for compiled steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ...ops import layout, pointwise as pw
+from ...ops.types import Array
+from ..tensor.tensor import wrap
+from .optimizer import Optimizer
+from .settings import advance, count, number, steps
+
+Stepped: TypeAlias = "tuple[Any, ...]"
+"""A new parameter, and its new state in the order of `_names`."""
+
+
+class Elementwise(Optimizer):
+    """Subclasses say what state there is (`_names`), what a step reads of settings (`_numbers`), and the step.
+
+    What of the state counts steps rather than elements is kept by `_advance`.
+    """
+
+    def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """Return the names of the state that has the parameter's shape."""
+        raise NotImplementedError
+
+    def _step(self, p: Any, g: Any, s: Sequence[Any], n: Sequence[Any], group: dict[str, Any]) -> Stepped:
+        """Return the new parameter and the new state.
+
+        Args:
+            p: the parameter.
+            g: its gradient.
+            s: the state, in the order of `_names`.
+            n: what `_numbers` gives.
+            group: the settings; of numbers only whether they are 0 may be read.
+        """
+        raise NotImplementedError
+
+    def _update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
+        names = self._names(group)
+        if not state:
+            self._begin(state, group)
+        numbers = self._numbers(state, group)
+        for name in names:
+            if state.get(name) is None:
+                state[name] = wrap(self._initial(p, name, group))
+        held = [state[name]._array for name in names]
+        for old, new in zip((p, *held), self._step(p, g, held, numbers, group), strict=True):
+            old[...] = new
+        self._advance(state, group)
+
+    def _trace(
+        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        names = self._names(group)
+        parts = layout.split(numbers, axis=0, sizes=(1,) * int(numbers.shape[0]))
+        scalars = [layout.squeeze(part, axes=(0,)) for part in parts]
+        new, *states = self._step(p, g, [state(name) for name in names], scalars, group)
+        return new, dict(zip(names, states, strict=True))
+
+    def _begin(self, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Put what counts steps into an empty state."""
+        state["step"] = count(0)
+
+    def _advance(self, state: dict[str, Any], group: dict[str, Any]) -> None:
+        advance(state)
+
+    def _age(self, state: dict[str, Any]) -> Any:
+        return steps(state)
+
+
+def blended(old: Any, new: Any, share: Any) -> Any:
+    """Return old + share (new - old)."""
+    return pw.add(old, pw.mul(pw.sub(new, old), share))
+
+
+def mean_square(old: Any, g: Any, keep: Any, grow: Any) -> Any:
+    """Return keep old + grow g^2."""
+    return pw.add(pw.mul(old, keep), pw.mul(pw.mul(g, g), grow))
+
+
+def decayed(p: Any, g: Any, decay: Any, group: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the parameter and the gradient after weight decay.
+
+    Args:
+        p: the parameter.
+        g: its gradient.
+        decay: what `decay_number` gives.
+        group: the settings.
+    """
+    if not group["weight_decay"]:
+        return p, g
+    if group.get("decoupled_weight_decay"):
+        return pw.mul(p, decay), g
+    return p, pw.add(g, pw.mul(p, decay))
+
+
+def decay_number(group: dict[str, Any]) -> float:
+    """Return the factor of p that `decayed` wants."""
+    decay: float = group["weight_decay"]
+    return 1 - number(group["lr"]) * decay if group.get("decoupled_weight_decay") else decay
+
+
+def filled(p: Array, value: float) -> Array:
+    """Return an array like the parameter, every element the value."""
+    made = np.empty_like(p) if isinstance(p, np.ndarray) else p.copy()
+    made[...] = value
+    return made

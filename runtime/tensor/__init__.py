@@ -1,0 +1,1 @@
+"""Tensors: what they hold, how they are made, and their methods."""

@@ -1,0 +1,1 @@
+"""Functions of Tensors traced into graphs: `og.compile`."""

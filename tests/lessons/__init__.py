@@ -1,0 +1,1 @@
+"""Lessons on PyTorch whose code runs here line by line: `import onnxgrad as torch`."""
