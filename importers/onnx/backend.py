@@ -18,8 +18,8 @@ from onnx import helper
 from onnx.backend import base
 
 from ...ops.errors import InputError
-from ...runtime.device import device_count
-from ...runtime.model import Model
+from ...runtime.model.model import Model
+from ...runtime.tensor.device import device_count
 from .model import load_bytes
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from ...ops import control
 from ...ops.types import TensorType, ValueType, type_of
-from ...runtime.execute import run_graph
-from ...runtime.graph import Graph, Value
+from ...runtime.graph.execute import run_graph
+from ...runtime.graph.graph import Graph, Value
 from .node import NodeView
 from .registry import translate
 from .tensors import to_proto

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from ...ops.errors import InputError, NotOnnxError
-from ...runtime.collection import uncollected
-from ...runtime.engine import check_precision
-from ...runtime.model import Model
-from .read import broken_text, read_bytes, read_model
+from ...runtime.compiled.choice import check_precision
+from ...runtime.model.built import Built, Recalled
+from ...runtime.model.model import Model
+from ...runtime.tensor.stored import StoredFile
+from ...runtime.tracing.collection import uncollected
+from .read import broken_text, open_file, read_bytes, read_opened
+from .recall import noted, recall
 from .source import OnnxSource
 
 
@@ -45,10 +49,11 @@ def load(
         InvalidGraphError: if the graph contradicts itself.
         UnsupportedOperatorError: naming every operator, version and node that has no binding.
     """
-    with uncollected():
-        source = OnnxSource(read_model(path), Path(path), widen=widen_half)
-    name = Path(path).stem if Path(path).stem != "model" else Path(path).resolve().parent.name
-    return _model(source, name, device, threads, accuracy, precision)
+    file = Path(path)
+    opened = open_file(file)
+    source = OnnxSource(partial(read_opened, opened, file), file, widen=widen_half)
+    name = file.stem if file.stem != "model" else file.resolve().parent.name
+    return _model(source, name, device, threads, accuracy, precision, opened)
 
 
 def load_bytes(
@@ -66,7 +71,10 @@ def load_bytes(
     return _model(source, name, device, threads, accuracy, precision)
 
 
-def _model(source: OnnxSource, name: str, device: str, threads: int | None, accuracy: str, precision: str) -> Model:
+def _model(
+    source: OnnxSource, name: str, device: str, threads: int | None, accuracy: str, precision: str,
+    opened: StoredFile | bytes | None = None,
+) -> Model:  # fmt: skip
     if accuracy not in ("fast", "exact"):
         raise InputError(f"accuracy is {accuracy!r}, wanted 'fast' or 'exact'")
     check_precision(precision, device)
@@ -74,7 +82,12 @@ def _model(source: OnnxSource, name: str, device: str, threads: int | None, accu
         raise InputError(f"threads is {threads}, wanted 1 or more, or None for all physical cores")
     try:
         with uncollected():
-            model = Model(source.build(), name=name, source=source)
+            built: Built | Recalled | None = None if opened is None else recall(opened, source)
+            if built is None:
+                built = source.build()
+                if opened is not None:
+                    built.note = noted(opened, source, built)
+            model = Model(built, name=name, source=source)
     except (TypeError, AttributeError) as error:
         if (bad := broken_text(source.proto)) is not None:
             raise NotOnnxError(f"{name}: a name in it is no UTF-8 text: {bad!r}") from error

@@ -10,7 +10,7 @@ import numpy as np
 from ...ops.dims import Dim
 from ...ops.errors import UnsupportedAttributeError
 from ...ops.types import ValueType
-from ...runtime.body import Body
+from ...runtime.graph.body import Body
 
 if TYPE_CHECKING:
     import onnx

@@ -19,7 +19,7 @@ import numpy as np
 from ...ops.budget import check_size
 from ...ops.errors import ExternalDataError, MissingFileError, NotOnnxError
 from ...ops.types import Array
-from ...runtime.stored import SUPPORTED, StoredArray, StoredFile
+from ...runtime.tensor.stored import SUPPORTED, StoredArray, StoredFile
 from .tensors import dtype_of, to_array
 from .wire import LARGE_BYTES, Span, without_weights
 
@@ -74,25 +74,42 @@ def read_model(path: str | os.PathLike[str]) -> Weights:
         NotOnnxError: if it is not a complete ONNX protobuf.
         ExternalDataError: if its external data are missing, short, or outside the model's folder.
     """
+    return read_opened(open_file(path), Path(path))
+
+
+def open_file(path: str | os.PathLike[str]) -> StoredFile | bytes:
+    """Open a file: the bytes of a small one, a large one as it lies.
+
+    Raises:
+        MissingFileError: if there is none.
+        NotOnnxError: if it is none that can be read.
+    """
     file = Path(path)
     if file.is_dir():
         raise NotOnnxError(f"{file} is a folder; pass the .onnx file in it")
     try:
         if SUPPORTED and file.stat().st_size >= STORED_BYTES:
-            stored = StoredFile(file)
-            found = without_weights(stored.mapped())
-            if found is not None:
-                light, spans = found
-                places: dict[int, Place] = {i: (stored, span) for i, span in spans.items()}
-                return strip(parse(light, str(file)), file, places)
-        data = file.read_bytes()
+            return StoredFile(file)
+        return file.read_bytes()
     except FileNotFoundError as error:
         raise MissingFileError(f"cannot read {file}: {error.strerror}") from error
     except OSError as error:
         raise NotOnnxError(f"cannot read {file}: {error.strerror}") from error
-    model = parse(data, str(file))
-    del data
-    return strip(model, file)
+
+
+def read_opened(opened: StoredFile | bytes, file: Path) -> Weights:
+    """Read a model of what `open_file` returned; see `read_model`."""
+    if isinstance(opened, bytes):
+        return strip(parse(opened, str(file)), file)
+    try:
+        found = without_weights(opened.mapped())
+        if found is None:
+            return strip(parse(opened.mapped()[:], str(file)), file)
+    except OSError as error:
+        raise NotOnnxError(f"cannot read {file}: {error.strerror}") from error
+    light, spans = found
+    places: dict[int, Place] = {i: (opened, span) for i, span in spans.items()}
+    return strip(parse(light, str(file)), file, places)
 
 
 def read_bytes(data: bytes, name: str) -> Weights:

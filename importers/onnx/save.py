@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,9 @@ import numpy as np
 
 from ...ops.errors import SaveError
 from ...ops.types import Array
-from ...runtime.model import Model
-from ...runtime.stored import StoredTensor, lying
+from ...runtime.files.replacing import replace_file
+from ...runtime.model.model import Model
+from ...runtime.tensor.stored import StoredTensor, lying
 from .read import DATA_FIELDS, STRIP_BYTES, tensors_of
 from .source import OnnxSource
 from .tensors import dtype_of, to_array, to_proto
@@ -46,14 +46,9 @@ def save(model: Model, path: str | os.PathLike[str], *, external_data: bool | No
     beside = external_data if external_data is not None else source.external or total > PROTOBUF_LIMIT_BYTES
     data_name = f"{target.name}.data" if beside else None
     proto, blobs = to_model(model, source, data_name)
-    if not target.parent.is_dir():
-        raise SaveError(f"cannot save to {target}: the folder {target.parent} does not exist")
-    try:
-        if data_name is not None:
-            _replace(target.parent / data_name, blobs)
-        _replace(target, [proto.SerializeToString()])
-    except OSError as error:
-        raise SaveError(f"cannot save to {target}: {error.strerror or error}") from error
+    if data_name is not None:
+        replace_file(target.parent / data_name, blobs)
+    replace_file(target, [proto.SerializeToString()])
 
 
 def to_bytes(model: Model) -> bytes:
@@ -133,25 +128,3 @@ def _declare_outputs(proto: onnx.ModelProto, model: Model) -> None:
                 changed = True
     if changed:
         del proto.graph.value_info[:]
-
-
-def _replace(target: Path, parts: list[bytes]) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as f:
-            for part in parts:
-                f.write(part)
-            f.flush()
-            os.fsync(f.fileno())
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-        os.chmod(temporary, mode)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

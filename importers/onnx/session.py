@@ -9,8 +9,8 @@ from typing import Any
 
 from ...ops.errors import InputError
 from ...ops.types import MapType, OptionalType, SequenceType, TensorType, ValueType, dtype_name
-from ...runtime.built import ValueInfo
-from ...runtime.model import Model
+from ...runtime.model.built import ValueInfo
+from ...runtime.model.model import Model
 from .model import load, load_bytes
 
 _ORT_NAMES = {"float32": "float", "float64": "double"}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...ops.errors import OnnxGradError, UnsupportedError
 from ...ops.types import Array, TensorType, ValueType
-from ...runtime.batch import mixing_node
-from ...runtime.built import Built, ValueInfo
-from ...runtime.graph import Graph
+from ...runtime.graph.graph import Graph
+from ...runtime.model.batch import mixing_node
+from ...runtime.model.built import Built, ValueInfo
 from ...runtime.passes.convert_values import widen_half
 from ...runtime.passes.pipelines import PORTABLE
 from ...runtime.passes.rewriting import run_passes
@@ -33,11 +33,26 @@ class OnnxSource:
         external: whether weights came from a file beside it.
     """
 
-    def __init__(self, weights: Weights, path: Path | None, *, widen: bool = True) -> None:
-        """Keep what was read; `widen` computes half-precision models in float32."""
-        self.weights, self.path, self.widen = weights, path, widen
+    def __init__(self, weights: Weights | Callable[[], Weights], path: Path | None, *, widen: bool = True) -> None:
+        """Keep what was read, or what reads it; `widen` computes half-precision models in float32."""
+        self._weights, self.path, self.widen = weights, path, widen
         self.replaced: dict[str, Array] = {}
-        self.places: dict[str, Any] = {}
+        self._places: dict[str, Any] | None = None
+
+    @property
+    def weights(self) -> Weights:
+        """The tensors of the file."""
+        if not isinstance(self._weights, Weights):
+            self._weights = self._weights()
+        return self._weights
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """The TensorProtos that the tensors of the model came from, by name."""
+        if self._places is None:
+            self.build()
+        assert self._places is not None
+        return self._places
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -124,7 +139,7 @@ class OnnxSource:
         return self.build()
 
     def _finish(self, imported: Imported, fixed: str | None = None) -> Built:
-        self.places = imported.places
+        self._places = imported.places
         graph: Graph = run_passes(imported.graph, [*PORTABLE, *([widen_half] if self.widen else [])]).graph
         initializers = {t.name for t in self.proto.graph.initializer}
         initializers |= {t.values.name for t in self.proto.graph.sparse_initializer}

@@ -15,10 +15,10 @@ from ...ops.errors import (
     UnsupportedOperatorError,
 )
 from ...ops.types import Array, TensorType, ValueType, is_float
-from ...runtime.body import Body
-from ...runtime.graph import Graph, Value
-from ...runtime.report import Role
-from ...runtime.stored import StoredArray
+from ...runtime.graph.body import Body
+from ...runtime.graph.graph import Graph, Value
+from ...runtime.model.report import Role
+from ...runtime.tensor.stored import StoredArray
 from . import ops as _bindings
 from .check import check_functions, sorted_nodes
 from .late import postponed

@@ -4,8 +4,9 @@ A float tensor is a parameter where it ends in a weight position: the weight of 
 that is gathered from, a scale or bias that is multiplied or added. It may get there through wrappers (Transpose, Cast,
 Slice ..., or arithmetic among constants). This is decided on the ONNX nodes, so that the names are the file's own.
 
-Where the exporter says what a tensor is, that holds: PyTorch's newer one writes it beside each weight, and its older
-one writes the module's tensors as initializers, under their names, and its own constants as Constant nodes.
+Where the exporter says what a tensor is, that holds: `export` and PyTorch's newer one write it beside each weight, and
+PyTorch's older one writes the module's tensors as initializers, under their names, and its own constants as Constant
+nodes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...ops.types import Array, is_float
-from ...runtime.report import Role
-from ...runtime.stored import StoredArray, lying
+from ...runtime.model.report import Role
+from ...runtime.tensor.stored import StoredArray, lying
 
 if TYPE_CHECKING:
     import onnx
@@ -63,6 +64,8 @@ SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 SAID = "pkg.torch.export.graph_signature.InputSpec.kind"
 """Under which PyTorch's newer exporter writes what a tensor of the module is."""
+ROLE = "onnxgrad.role"
+"""Under which `export` writes it: parameter, buffer or constant."""
 
 
 @dataclass
@@ -89,6 +92,7 @@ class Roles:
         self._functions = {(f.domain, f.name): f for f in model.functions}
         initializers = {t.name for t in model.graph.initializer}
         self._said = {v.name: p.value for v in model.graph.value_info for p in v.metadata_props if p.key == SAID}
+        self._own = {v.name: p.value for v in model.graph.value_info for p in v.metadata_props if p.key == ROLE}
         self._named_by_module = _named_by_module(model)
         self.main = self._index(model.graph.node, [i.name for i in model.graph.input if i.name not in initializers])
         self._mark(model.graph)
@@ -124,6 +128,8 @@ class Roles:
         """Return the role of a tensor, and the reason."""
         if not is_float(array.dtype):
             return Role("constant", f"{array.dtype} values have no gradient")
+        if (own := self._own.get(name)) in ("parameter", "buffer", "constant"):
+            return Role(own, "the file says so")
         found: list[Role] = []
         maker = self.main.made_by.get(name)
         if self._named_by_module and maker is not None and maker.op_type == "Constant":

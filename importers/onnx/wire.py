@@ -42,11 +42,12 @@ class _Field:
     end: int
 
 
-def without_weights(data: Any) -> tuple[bytes, dict[int, Span]] | None:
+def without_weights(data: Any, least: int = LARGE_BYTES) -> tuple[bytes, dict[int, Span]] | None:
     """Return the bytes of a ModelProto without large `raw_data`, and where those lie, by the initializer's number.
 
     Args:
         data: the file's bytes, or something that gives them by index and slice.
+        least: how many bytes are large.
 
     Returns:
         None where there are none, or the bytes are unusual.
@@ -66,7 +67,7 @@ def without_weights(data: Any) -> tuple[bytes, dict[int, Span]] | None:
                     parts.append(data[g.start : g.end])
                     continue
                 _check(g)
-                span, light = _tensor(data, g)
+                span, light = _tensor(data, g, least)
                 if span is not None:
                     spans[count] = span
                 parts.append(light)
@@ -78,8 +79,8 @@ def without_weights(data: Any) -> tuple[bytes, dict[int, Span]] | None:
     return (b"".join(out), spans) if spans else None
 
 
-def _tensor(data: Any, f: _Field) -> tuple[Span | None, bytes]:
-    if f.end - f.body < LARGE_BYTES:
+def _tensor(data: Any, f: _Field, least: int) -> tuple[Span | None, bytes]:
+    if f.end - f.body < least:
         return None, data[f.start : f.end]
     raw = None
     rest: list[bytes] = []
@@ -93,7 +94,7 @@ def _tensor(data: Any, f: _Field) -> tuple[Span | None, bytes]:
         if raw is not None:
             raise _UnusualError
         raw = part
-    if raw is None or raw.end - raw.body < LARGE_BYTES:
+    if raw is None or raw.end - raw.body < least:
         return None, data[f.start : f.end]
     light = b"".join(rest)
     return Span(raw.body, raw.end), _tagged(INITIALIZER, len(light)) + light

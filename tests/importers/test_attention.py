@@ -7,8 +7,8 @@ import pytest
 
 from onnxgrad.importers.onnx.model import load_bytes
 from onnxgrad.ops.errors import UnsupportedAttributeError
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .one_node import one_node_model, ort_node, run_node
 

@@ -15,7 +15,7 @@ from onnxgrad.importers.onnx.registry import bound_versions
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import OnnxGradError, UnsupportedAttributeError
 from onnxgrad.ops.types import TensorType
-from onnxgrad.runtime.graph import Graph
+from onnxgrad.runtime.graph.graph import Graph
 
 from .one_node import ort_node, run_node
 

@@ -11,9 +11,9 @@ import pytest
 
 from onnxgrad.importers.onnx.model import load_bytes
 from onnxgrad.ops.errors import AutogradError, DTypeError
-from onnxgrad.runtime.gradcheck import check_grads
-from onnxgrad.runtime.model import Model
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd.gradcheck import check_grads
+from onnxgrad.runtime.model.model import Model
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .conformance import Case, node_modules, node_tests
 from .double import in_double

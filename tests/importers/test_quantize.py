@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxgrad.importers.onnx.model import load_bytes
 from onnxgrad.ops.errors import UnsupportedAttributeError
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .one_node import one_node_model, ort_node, run_node
 

@@ -8,8 +8,8 @@ from onnx import TensorProto, helper
 
 from onnxgrad.importers.onnx.model import load_bytes
 from onnxgrad.ops.errors import UnsupportedError
-from onnxgrad.runtime.random import manual_seed
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.tensor.random import manual_seed
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .both import info, model
 from .one_node import one_node_model, run_node

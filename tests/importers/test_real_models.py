@@ -14,9 +14,9 @@ import pytest
 
 from onnxgrad.importers.onnx.model import load, load_bytes
 from onnxgrad.ops.types import MapType, TensorType
-from onnxgrad.runtime.model import Model
-from onnxgrad.runtime.tape import grad
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd.tape import grad
+from onnxgrad.runtime.model.model import Model
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from ..shared_data import find_shared
 from .double import in_double

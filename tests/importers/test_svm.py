@@ -8,7 +8,7 @@ from onnx import helper
 
 from onnxgrad.importers.onnx.model import load_bytes
 from onnxgrad.ops.errors import UnsupportedError
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .both import agree, model
 

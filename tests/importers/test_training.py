@@ -9,8 +9,8 @@ import pytest
 from onnxgrad.importers.onnx.model import load_bytes
 from onnxgrad.ops import normalize as norm, pointwise as pw
 from onnxgrad.ops.loss import softmax_cross_entropy
-from onnxgrad.runtime import tape
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.autograd import tape
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .one_node import run_node
 

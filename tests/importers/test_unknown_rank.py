@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxgrad.importers.onnx.model import load_bytes
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 
 def numbers(*shape: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxgrad.importers.onnx.model import load_bytes
-from onnxgrad.runtime.model import Model
+from onnxgrad.runtime.model.model import Model
 
 from .models import attention_model, cnn, ints, model, tensor
 

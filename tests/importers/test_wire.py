@@ -21,7 +21,7 @@ from onnxgrad.importers.onnx.read import read_bytes, read_model
 from onnxgrad.importers.onnx.save import save
 from onnxgrad.importers.onnx.wire import LARGE_BYTES, without_weights
 from onnxgrad.ops.errors import LoadError, NotOnnxError
-from onnxgrad.runtime.stored import SUPPORTED, StoredArray, StoredTensor
+from onnxgrad.runtime.tensor.stored import SUPPORTED, StoredArray, StoredTensor
 
 from .models import model
 

@@ -14,7 +14,7 @@ from ....ops import index, layout, pointwise as pw, quantize as q
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.matmul import matmul
 from ....ops.types import is_float
-from ....runtime.contents import known_contents
+from ....runtime.graph.contents import known_contents
 from ..node import NodeView
 from ..registry import binds
 from .quantize import real

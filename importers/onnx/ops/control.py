@@ -10,9 +10,9 @@ from ....ops import control as control_ops
 from ....ops.dims import Dim, DimLike
 from ....ops.errors import InvalidGraphError, UnsupportedAttributeError
 from ....ops.types import OptionalType, SequenceType, TensorType, ValueType
-from ....runtime.body import Body
-from ....runtime.contents import known_contents
-from ....runtime.graph import Value
+from ....runtime.graph.body import Body
+from ....runtime.graph.contents import known_contents
+from ....runtime.graph.graph import Value
 from ..node import NodeView
 from ..registry import binds
 

@@ -9,7 +9,7 @@ from ....ops import conv as conv_ops, layout, pointwise as pw
 from ....ops.dims import DimLike, Shape, at_least, show
 from ....ops.errors import ShapeError
 from ....ops.window import Window, same_pads
-from ....runtime.contents import dims_of
+from ....runtime.graph.contents import dims_of
 from ..node import NodeView
 from ..registry import binds
 

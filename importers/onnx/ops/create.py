@@ -9,7 +9,7 @@ import numpy as np
 from ....ops import create as ops
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.types import STRING, Array, dtype_name
-from ....runtime.graph import Value, current_graph
+from ....runtime.graph.graph import Value, current_graph
 from ..node import NodeView
 from ..registry import binds
 from ..tensors import dtype_of

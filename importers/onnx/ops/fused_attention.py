@@ -14,7 +14,7 @@ from ....ops.dims import DimLike, at_least
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.index import tensor_scatter
 from ....ops.matmul import matmul
-from ....runtime.contents import dims_of
+from ....runtime.graph.contents import dims_of
 from ..node import NodeView
 from ..registry import binds
 from .attention import join_heads, scale_of, sequence_length, split_heads, turned, with_past

@@ -10,7 +10,7 @@ from typing import Any
 from ....ops import create, generation, index, layout, pointwise as pw
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.types import TensorType
-from ....runtime.body import Body
+from ....runtime.graph.body import Body
 from ..node import NodeView
 from ..registry import binds
 from .control import outer

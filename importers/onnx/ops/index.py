@@ -10,7 +10,7 @@ from ....ops import index, pointwise as pw
 from ....ops.dims import product
 from ....ops.layout import reshape
 from ....ops.types import is_integer
-from ....runtime.graph import Value, current_graph
+from ....runtime.graph.graph import Value, current_graph
 from ..node import NodeView
 from ..registry import binds
 from .layout import axis_in, has_rank, scalar_dim

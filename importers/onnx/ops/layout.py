@@ -11,7 +11,7 @@ from ....ops.dims import Dim, DimLike, Shape, product
 from ....ops.errors import ShapeError, UnsupportedAttributeError
 from ....ops.extent import axis_of
 from ....ops.types import TensorType
-from ....runtime.contents import dims_of, known_contents
+from ....runtime.graph.contents import dims_of, known_contents
 from ..node import NodeView
 from ..registry import binds
 from .reduce import integers

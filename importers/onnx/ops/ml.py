@@ -10,7 +10,7 @@ import numpy as np
 from ....ops import index, layout, matmul as matmul_ops, normalize, pointwise as pw, rank, reduce
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.types import STRING, Array
-from ....runtime.graph import current_graph
+from ....runtime.graph.graph import current_graph
 from ..node import NodeView
 from ..registry import binds
 

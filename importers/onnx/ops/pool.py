@@ -8,7 +8,7 @@ from ....ops import layout, pointwise as pw, pool as pool_ops, reduce as reduce_
 from ....ops.dims import Shape
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.window import Window
-from ....runtime.contents import dims_of
+from ....runtime.graph.contents import dims_of
 from ..node import NodeView
 from ..registry import binds
 from .conv import window

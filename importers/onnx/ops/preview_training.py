@@ -6,8 +6,8 @@ from typing import Any
 
 from ....ops import pointwise as pw
 from ....ops.errors import AutogradError, InvalidGraphError
-from ....runtime.autodiff import gradients
-from ....runtime.graph import Value
+from ....runtime.graph.autodiff import gradients
+from ....runtime.graph.graph import Value
 from ..node import NodeView
 from ..registry import binds
 

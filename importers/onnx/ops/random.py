@@ -8,7 +8,7 @@ import numpy as np
 
 from ....ops import create, random as ops
 from ....ops.types import dtype_name
-from ....runtime.graph import current_graph
+from ....runtime.graph.graph import current_graph
 from ..node import NodeView
 from ..registry import binds
 from ..tensors import dtype_of

@@ -8,7 +8,7 @@ from typing import Any
 from ....ops import layout, pointwise as pw, reduce as red
 from ....ops.errors import SymbolicError
 from ....ops.types import is_float
-from ....runtime.contents import dims_of, known_contents
+from ....runtime.graph.contents import dims_of, known_contents
 from ..node import NodeView
 from ..registry import binds
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ....ops import regions
-from ....runtime.contents import dims_of
+from ....runtime.graph.contents import dims_of
 from ..node import NodeView
 from ..registry import binds
 

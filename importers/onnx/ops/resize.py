@@ -12,7 +12,7 @@ from ....ops import layout, resize as resize_ops
 from ....ops.dims import Dim, DimLike
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.resize import Interpolation
-from ....runtime.contents import dims_of
+from ....runtime.graph.contents import dims_of
 from ..node import NodeView
 from ..registry import binds
 

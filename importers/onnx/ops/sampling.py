@@ -10,7 +10,7 @@ from ....ops import create, cumulative, index as ix, layout, pointwise as pw, sa
 from ....ops.broadcast import broadcast_to
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.window import Window
-from ....runtime.contents import dims_of
+from ....runtime.graph.contents import dims_of
 from ..node import NodeView
 from ..registry import binds
 from .conv import add_channel_bias, window

@@ -8,7 +8,7 @@ from ....ops import sequence as sequence_ops
 from ....ops.errors import UnsupportedAttributeError
 from ....ops.random import key_sequence
 from ....ops.types import SequenceType, TensorType
-from ....runtime.graph import current_graph
+from ....runtime.graph.graph import current_graph
 from ..node import NodeView
 from ..registry import binds
 from ..tensors import dtype_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from ....ops import layout, signal as signal_ops
 from ....ops.dims import DimLike
-from ....runtime.contents import dims_of
+from ....runtime.graph.contents import dims_of
 from ..node import NodeView
 from ..registry import binds
 from ..tensors import dtype_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from ....ops import spatial
 from ....ops.window import Window
-from ....runtime.contents import dims_of
+from ....runtime.graph.contents import dims_of
 from ..node import NodeView
 from ..registry import binds
 from .layout import axis_in, pad_pairs

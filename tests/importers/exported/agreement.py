@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from onnxgrad.importers.onnx.model import load_bytes
-from onnxgrad.runtime.model import Model
-from onnxgrad.runtime.tensor import Tensor
+from onnxgrad.runtime.model.model import Model
+from onnxgrad.runtime.tensor.tensor import Tensor
 
 from .network import Network
 

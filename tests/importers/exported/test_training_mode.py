@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from onnxgrad.importers.onnx.model import load_bytes  # noqa: E402
-from onnxgrad.runtime.model import Model  # noqa: E402
+from onnxgrad.runtime.model.model import Model  # noqa: E402
 
 from .agreement import Placed, compare  # noqa: E402
 from .network import Network, export, rand  # noqa: E402
