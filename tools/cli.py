@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from .commands import bench, demo, explain, finetune, info, run, serve
+from .commands import bench, demo, draw, explain, finetune, info, run, serve
 
 EPILOG = """\
 examples:
@@ -26,6 +26,7 @@ COMMANDS = {
     "run": run,
     "finetune": finetune,
     "explain": explain,
+    "draw": draw,
     "serve": serve,
     "bench": bench,
 }
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="onnxgrad",
-        description="Run, finetune, explain, serve and measure ONNX models.",
+        description="Run, finetune, explain, draw, serve and measure ONNX models.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

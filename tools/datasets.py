@@ -14,7 +14,7 @@ from ..ops.types import HALF, Array, DType, TensorType, is_float
 from .images import SUFFIXES, Preparation, layout_of, read_image
 
 if TYPE_CHECKING:
-    from ..runtime.built import ValueInfo
+    from ..runtime.model.built import ValueInfo
 
 KEPT_BYTES = 1 << 30
 """Photos are read once and kept if they fit into this."""

@@ -15,7 +15,7 @@ from ..ops.types import STRING, Array, TensorType, is_float, is_integer
 from . import images
 
 if TYPE_CHECKING:
-    from ..runtime.built import ValueInfo
+    from ..runtime.model.built import ValueInfo
 
 RANDOM = "random"
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxgrad.tools import cli
 from onnxgrad.tools.commands.run import class_scores, describe
 
-COMMANDS = ("demo", "info", "run", "finetune", "explain", "serve", "bench")
+COMMANDS = ("demo", "info", "run", "finetune", "explain", "draw", "serve", "bench")
 
 
 @pytest.fixture(scope="module")

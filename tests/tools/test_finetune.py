@@ -12,9 +12,10 @@ from onnxgrad.importers.onnx.build import Layer
 from onnxgrad.importers.onnx.save import to_bytes
 from onnxgrad.nn import functional as F
 from onnxgrad.ops.errors import InputError, NonFiniteLossError, SaveError, TrainingError
-from onnxgrad.runtime.frozen_prefix import split
+from onnxgrad.runtime.model.frozen_prefix import split
 from onnxgrad.tools.finetune import FinetuneResult, evaluate, finetune
 from onnxgrad.tools.finetune.examples import as_examples, divide
+from onnxgrad.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from .small_models import bars, cnn, settings_of, state_of
 
@@ -84,6 +85,14 @@ def in_batches():
     return [(DATA[0][i : i + 16], DATA[1][i : i + 16]) for i in range(0, 90, 16)]
 
 
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(Rows()[i] for i in range(len(Rows())))
+
+    def __len__(self):
+        return len(Rows())
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -94,8 +103,22 @@ def in_batches():
         Rows(),
         in_batches(),
         iter(in_batches()),
+        Stream(),
+        DataLoader(Stream(), 16),
+        DataLoader(Rows(), 16, shuffle=True, num_workers=2),
     ],
-    ids=["arrays", "tensors", "by name", "tuple", "data set", "batches", "iterator"],
+    ids=[
+        "arrays",
+        "tensors",
+        "by name",
+        "tuple",
+        "data set",
+        "batches",
+        "iterator",
+        "stream",
+        "loaded stream",
+        "workers",
+    ],
 )
 def test_forms_of_data(data):
     model = cnn()
@@ -103,13 +126,18 @@ def test_forms_of_data(data):
 
 
 def test_a_data_loader():
-    from onnxgrad.utils.data import DataLoader, TensorDataset
-
     loader = DataLoader(TensorDataset(og.Tensor(DATA[0]), og.Tensor(DATA[1])), batch_size=16, shuffle=True)
     model = cnn()
     result = tune(model, loader, val_data=loader)
     assert result.best["val_accuracy"] > 0.9
     assert evaluate(model, loader)["examples"] == 90
+
+
+def test_several_inputs_through_a_loader():
+    rows = [((np.full(2, i, np.float32), np.ones(3, np.float32)), i) for i in range(5)]
+    batches = list(as_examples(DataLoader(rows, 2)).batches(2))
+    assert [[a.shape for a in x] for x, _ in batches] == [[(2, 2), (2, 3)]] * 2 + [[(1, 2), (1, 3)]]
+    assert isinstance(batches[0][0], tuple) and batches[2][1].tolist() == [4]
 
 
 def test_floats_are_regressed():

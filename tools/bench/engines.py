@@ -75,7 +75,7 @@ def import_engine(name: str) -> str:
     tensors.dtype_of(1)  # imports the onnx package
     if available():
         from ...ops.kernels.cpu import jit as jit, load_rules
-        from ...runtime.compiled import program as program
+        from ...runtime.compiled import kept as kept, program as program, shortcut as shortcut
 
         load_rules()
     return version("onnxgrad")

@@ -10,7 +10,7 @@ import numpy as np
 from ...ops.dims import Dim, DimLike, Shape, show
 from ...ops.errors import InputError
 from ...ops.types import TensorType
-from ...runtime.built import ValueInfo
+from ...runtime.model.built import ValueInfo
 from ..images import Preparation
 from ..inputs import collect, random_input
 

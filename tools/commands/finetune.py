@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .image_options import add_image_options, preparation_of
 
 if TYPE_CHECKING:
-    from ...runtime.model import Model
+    from ...runtime.model.model import Model
     from ..datasets import Labelled
 
 EPILOG = """\

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ...runtime.built import ValueInfo
-    from ...runtime.model import Model
+    from ...runtime.model.built import ValueInfo
+    from ...runtime.model.model import Model
 
 EPILOG = """\
 examples:

@@ -19,7 +19,7 @@ from .train_digits import nudged
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ...runtime.model import Model
+    from ...runtime.model.model import Model
 
 EPOCHS = 12
 EXPLAINED = 4

@@ -14,7 +14,7 @@ from ...importers.onnx.build import Layer, sequential
 from ...importers.onnx.model import load_bytes
 from ...importers.onnx.save import save
 from ...ops.types import Array
-from ...runtime.model import Model
+from ...runtime.model.model import Model
 from ..finetune import evaluate, finetune
 from .digits import MODEL, load_digits
 

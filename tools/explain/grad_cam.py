@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...ops.errors import InputError
-from ...runtime.graph import Node
-from ...runtime.model import Model
+from ...runtime.graph.graph import Node
+from ...runtime.model.model import Model
 from .explanation import Explanation
 from .scores import Index, Scores, Target, evaluating, on_host, picked, spread
 

@@ -12,18 +12,21 @@ import numpy as np
 from ...ops.errors import AutogradError, InputError
 from ...ops.op import namespace
 from ...ops.types import HALF, Array, TensorType, is_float
-from ...runtime.device import to_device
-from ...runtime.grad_mode import enable_grad, no_grad
-from ...runtime.model import Model
-from ...runtime.module import Module
-from ...runtime.tape import grad
-from ...runtime.tensor import Tensor
+from ...runtime.autograd.grad_mode import enable_grad, no_grad
+from ...runtime.autograd.tape import grad
+from ...runtime.model.model import Model
+from ...runtime.nn.module import Module
+from ...runtime.tensor.device import to_device
+from ...runtime.tensor.tensor import Tensor
 
 Index: TypeAlias = tuple[int, ...]
 Target: TypeAlias = int | Sequence[int] | Sequence[Sequence[int]] | None
 
 BUDGET_BYTES = 256 << 20
 """Activations that are held at once while many rows are differentiated."""
+
+STEPS = frozenset({"ceil", "floor", "round", "sign", "trunc"})
+"""Operators whose gradient is zero."""
 
 
 class Scores:
@@ -102,12 +105,16 @@ class Scores:
         return self._reached(found[0], f"input {self.name!r}").array
 
     def _reached(self, g: Tensor | None, what: str) -> Tensor:
-        if g is None:
+        if g is None or (self._has_steps() and not g.array.any()):
             raise AutogradError(
                 f"no gradient leads from the score back to {what}: an operator on the way has none (rounding to "
                 "integers, tree ensembles, comparisons), or the score does not depend on it"
             )
         return g
+
+    def _has_steps(self) -> bool:
+        """Whether the model has operators that are flat nearly everywhere, through which zeros say nothing."""
+        return isinstance(self.model, Model) and any(n.op.name in STEPS for n in self.model.graph.nodes)
 
     def layer_gradient(
         self, layer: str, examples: Array, targets: Sequence[Any]

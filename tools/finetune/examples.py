@@ -10,7 +10,9 @@ import numpy as np
 from ...ops.errors import InputError
 from ...ops.op import namespace
 from ...ops.types import Array, is_float
-from ...runtime.tensor import Tensor
+from ...runtime.data.dataset import IterableDataset
+from ...runtime.data.loader import DataLoader
+from ...runtime.tensor.tensor import Tensor
 
 Inputs: TypeAlias = tuple[Any, ...] | dict[str, Any]
 """The inputs of a model, in order or by name, one example a row."""
@@ -89,7 +91,10 @@ class Items(Examples):
 
 
 class Batches(Examples):
-    """Batches in the order in which a `DataLoader` or another iterable makes them; an iterator is kept in memory."""
+    """Batches in the order in which a `DataLoader` or another iterable makes them; an iterator is kept in memory.
+
+    An `IterableDataset` yields examples, of which batches are made.
+    """
 
     def __init__(self, batches: Any) -> None:
         self.source = list(batches) if isinstance(batches, Iterator) else batches
@@ -100,26 +105,31 @@ class Batches(Examples):
 
     def batches(self, size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
         """Yield the batches."""
-        empty = True
-        for batch in self.source:
+        empty, source = True, self._of(size)
+        for batch in source:
             empty = False
             x, y = _pair(batch)
+            if isinstance(source, DataLoader) and isinstance(x, list):  # what tuples of inputs are collated to
+                x = tuple(x)
             yield as_inputs(x), target_array(y)
         if empty:
             raise InputError("there are no examples")
 
     def count(self, size: int) -> int | None:
         """Return the number of batches, None if unknown."""
-        return len(self.source) if hasattr(self.source, "__len__") else None
+        return len(self._of(size)) if hasattr(self.source, "__len__") else None
+
+    def _of(self, size: int) -> Any:
+        return DataLoader(self.source, batch_size=size) if isinstance(self.source, IterableDataset) else self.source
 
 
 def as_examples(data: Any) -> Examples:
     """Return data as examples.
 
     Args:
-        data: a pair `(x, y)` of arrays, a data set with `len` and `[i]`, a `DataLoader`, or a list or iterable of
-            batches `(x, y)`. `x` is an array, a tuple of them in the order of the model's inputs, or a dict by
-            their names.
+        data: a pair `(x, y)` of arrays, a data set with `len` and `[i]`, an `IterableDataset`, a `DataLoader`, or a
+            list or iterable of batches `(x, y)`. `x` is an array, a tuple of them in the order of the model's inputs,
+            or a dict by their names.
 
     Raises:
         InputError: if it is none of these.
@@ -132,7 +142,7 @@ def as_examples(data: Any) -> Examples:
     if (
         hasattr(data, "__getitem__")
         and hasattr(data, "__len__")
-        and not isinstance(data, list | np.ndarray | Tensor | Mapping)
+        and not isinstance(data, list | np.ndarray | Tensor | Mapping | IterableDataset)
     ):
         return Items(data)
     if hasattr(data, "__iter__") and not isinstance(data, np.ndarray | Tensor | Mapping | str):

@@ -15,11 +15,11 @@ from ...ops.errors import InputError, NonFiniteLossError, TrainingError
 from ...ops.op import namespace
 from ...ops.types import Array
 from ...runtime import optim
-from ...runtime.grad_mode import no_grad
-from ...runtime.model import Model
-from ...runtime.module import Module
+from ...runtime.autograd.grad_mode import no_grad
+from ...runtime.files.weights_file import save_weights
+from ...runtime.model.model import Model
 from ...runtime.nn.clip_grad import clip_grad_norm_
-from ...runtime.weights_file import save_weights
+from ...runtime.nn.module import Module
 from .examples import Batch, Examples, Inputs, as_examples, divide
 from .network import CACHE_BYTES, Network
 from .objective import Objective, finite

@@ -10,11 +10,11 @@ import numpy as np
 from ...ops.errors import InputError, OnnxGradError
 from ...ops.op import namespace
 from ...ops.types import Array
-from ...runtime.device import to_device
-from ...runtime.frozen_prefix import FrozenPrefix, split
-from ...runtime.grad_mode import no_grad
-from ...runtime.model import Model
-from ...runtime.module import Module
+from ...runtime.autograd.grad_mode import no_grad
+from ...runtime.model.frozen_prefix import FrozenPrefix, split
+from ...runtime.model.model import Model
+from ...runtime.nn.module import Module
+from ...runtime.tensor.device import to_device
 from .examples import Batch, Examples, Inputs, arrays_of, call, mapped, rows_of
 from .objective import Objective
 from .progress import Progress

@@ -10,7 +10,7 @@ import numpy as np
 from ...ops.errors import InputError
 from ...ops.types import Array, is_float
 from ...runtime.nn import functional as F
-from ...runtime.tensor import Tensor
+from ...runtime.tensor.tensor import Tensor
 
 NAMED: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": F.cross_entropy,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ...ops.errors import InputError
-from ...runtime.model import Model
-from ...runtime.module import Module
-from ...runtime.random import default_generator
+from ...runtime.model.model import Model
+from ...runtime.nn.module import Module
+from ...runtime.tensor.random import default_generator
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from ...ops.errors import InputError, OnnxGradError
 from ...ops.types import Array
 from ...runtime.nn.clip_grad import clip_grad_norm_
 from ...runtime.optim.optimizer import Optimizer
-from ...runtime.tracing import Compiled
+from ...runtime.tracing.compile import Compiled
 from .examples import Inputs
 from .network import Network
 from .objective import Objective

@@ -1,0 +1,1 @@
+"""The pieces of torchvision that lessons use, over Pillow and NumPy."""
