@@ -17,6 +17,7 @@ from onnxgrad.tools.bench.measure import machine
 from onnxgrad.tools.bench.timing import alternate, latency, ratio
 
 from .cases import Case, options_of
+from .eager import eager_calls
 from .models import NotMeasured, model_of
 from .networks import NETWORKS
 from .training import our_step, torch_steps
@@ -38,6 +39,8 @@ def measure(case: Case, settings: Settings) -> dict[str, Any]:
         return training(case, settings)
     if case.kind == "contention":
         return contention(case, settings)
+    if case.kind == "eager":
+        return _turns(eager_calls(case.threads), settings, {})
     path, feeds = model_of(case)
     peers = {"bf16": ("openvino",), "exact": ()}.get(case.kind, PEERS)
     bf16 = {"openvino": {"precision": "bf16"}} if case.kind == "bf16" else {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from .networks import NETWORKS
 
-KINDS = ("inference", "exact", "bf16", "int8", "tiny", "training", "contention")
+KINDS = ("inference", "exact", "bf16", "int8", "tiny", "training", "eager", "contention")
 
 
 @dataclass(frozen=True, order=True)
@@ -77,6 +77,7 @@ def all_cases() -> Iterator[Case]:
                 yield Case(kind, name, 1, threads)
     for name in NETWORKS:
         yield Case("training", name, 8, 2)
+    yield Case("eager", "chain", 1, 1)
     for name in CONTENTION:
         yield Case("contention", name, 1, 2)
 
@@ -110,6 +111,7 @@ GOALS = (
     Goal("ResNet-18 and VGG-11: onnxruntime", "inference", "onnxruntime", 1.8, names=("resnet18", "vgg11")),
     Goal("ResNet-50: onnxruntime", "inference", "onnxruntime", 1.3, names=("resnet50",)),
     Goal("training step, batch 8: the fastest PyTorch", "training", "faster", 2.0, 1.2),
+    Goal("chain of 1,000 eager ops, forward and backward: PyTorch", "eager", "faster", 0.5, 0.5),
     Goal("inference, bfloat16: OpenVINO in bfloat16", "bf16", "openvino", 0.9, 0.7),
     Goal("int8: onnxruntime", "int8", "onnxruntime", 1.0, 0.8),
     Goal("tiny models, a whole run: onnxruntime", "tiny", "onnxruntime", 1.0, 0.8),

@@ -19,6 +19,7 @@ TITLES = {
     "int8": "int8",
     "tiny": "Tiny models",
     "training": "Training step",
+    "eager": "Eager ops",
     "contention": "2 threads and 1, beside a process that keeps one core busy",
 }
 
