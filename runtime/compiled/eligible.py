@@ -95,7 +95,7 @@ def split_weights(graph: Graph, nodes: Sequence[Node]) -> tuple[list[Node], list
         static = all(
             isinstance(t, TensorType)
             and t.known_shape is not None
-            and not any(isinstance(d, Dim) for d in t.known_shape)
+            and not any(isinstance(d, Dim) for d in (*t.known_shape, *(t.contents or ())))
             for t in types
         )
         attrs = any(True for a in node.attrs.values() for _ in symbols_in(a))

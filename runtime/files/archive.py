@@ -22,8 +22,8 @@ _ALIGNED = 64
 
 FOLDERS = (
     "ops", "ops/kernels", "ops/kernels/array", "ops/kernels/cpu", "runtime", "runtime/graph", "runtime/passes",
-    "runtime/compiled", "runtime/model", "runtime/files", "runtime/tracing", "importers", "importers/onnx",
-    "importers/onnx/ops",
+    "runtime/compiled", "runtime/model", "runtime/files", "runtime/tracing", "runtime/tensor", "runtime/autograd",
+    "importers", "importers/onnx", "importers/onnx/ops",
 )  # fmt: skip
 """Where the code lies that loads, rewrites and compiles models."""
 

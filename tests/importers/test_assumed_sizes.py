@@ -67,3 +67,23 @@ def test_a_size_for_which_the_assumption_fails_still_runs(heights: tuple[int, ..
         down = x[:, :, ::2]
         wanted = down + np.repeat(down[:, :, ::2], 2, axis=2)
         np.testing.assert_allclose(model.run({"x": x})[0], wanted, rtol=1e-6)
+
+
+def test_ends_that_shapes_make_known_are_bound_when_the_shapes_have_come_often() -> None:
+    n = helper.make_node
+    nodes = [
+        n("Shape", ["x"], ["n"]), n("Cast", ["n"], ["real"], to=TensorProto.FLOAT),
+        n("Min", ["real", "most"], ["less"]), n("Cast", ["less"], ["end"], to=TensorProto.INT64),
+        n("Slice", ["bias", "zero", "end"], ["part"]),
+        n("ReduceSum", ["part"], ["sum"], keepdims=0), n("Add", ["x", "sum"], ["y"]),
+    ]  # fmt: skip
+    stored = [numpy_helper.from_array(a, name) for name, a in
+              (("bias", BIAS), ("zero", np.zeros(1, np.int64)), ("most", np.array([5], np.float32)))]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])], stored,
+    )  # fmt: skip
+    model = load_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString())
+    for size in (3, 8, 3, 8, 3, 8, 3, 8, 4):
+        x = np.full(size, 0.5, np.float32)
+        np.testing.assert_allclose(model.run({"x": x})[0], x + BIAS[: min(size, 5)].sum())
