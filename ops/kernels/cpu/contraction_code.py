@@ -25,6 +25,8 @@ from .tiling import NEAR, Chunking, Tile, guess, spare_tiles, tiles_of
 
 _UNROLL = 48
 """About so many products of vectors are written out."""
+_FAR = 2 << 20
+"""So many bytes that are read and written in the end do not stay near."""
 _SHALLOW = 1024
 """Where the innermost loop is longer, what a tile reads and writes in the end takes little time beside it."""
 _SHORT = 100
@@ -173,7 +175,7 @@ class _Writer:
         """Return whether the innermost loop asks for what a tile reads and writes in the end, as it is far away."""
         c = self.c
         tensors = 1 + (len(c.epilogue.operands) if c.epilogue else 0)
-        far = guess(product((*c.grid, c.columns))) * self.itemsize * tensors > NEAR
+        far = guess(product((*c.grid, c.columns))) * self.itemsize * tensors > _FAR
         return far and isinstance(c.depth, int) and c.depth <= _SHALLOW and not isinstance(c.columns, Dim)
 
     def write(self) -> None:

@@ -199,6 +199,7 @@ def test_epilogue() -> None:
 @pytest.mark.parametrize(("x", "w", "win"), [
     ((1, 40, 70, 70), (20, 40, 1, 1), window(2)),
     ((2, 24, 65, 90), (9, 24, 3, 3), window(2, pad=(1, 1))),
+    ((2, 24, 60, 90), (9, 24, 2, 2), window(2, 2)),
     ((1, 90, 50, 50), (130, 90, 1, 1), window(2)),
 ])  # fmt: skip
 def test_far(x: Any, w: Any, win: Window, at_end: bool) -> None:
