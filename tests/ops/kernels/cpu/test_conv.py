@@ -171,8 +171,8 @@ def test_any_width() -> None:
     """Tiles of all kinds together cover any width."""
     win = window(2, pad=(1, 1))
     for w in range(1, 60):
-        xs = arrays((1, 2, 2, w), (20, 2, 3, 3))
-        symbols = {0: (BATCH, 2, HEIGHT, WIDTH)}
+        xs = arrays((1, 4, 2, w), (20, 4, 3, 3))
+        symbols = {0: (BATCH, 4, HEIGHT, WIDTH)}
         y = run_op("conv", xs, symbols=symbols, weights=[1], order="channels_last", exact=True, win=win)
         close(y, wanted(xs, win))
 
