@@ -64,23 +64,9 @@ def supported(x: Any, w: Any, result: TensorType, win: Window) -> bool:
     )
 
 
-def _at_risk(site: Site) -> bool:
-    """Whether vectors of 128 bits meet channels that do not fill them and sizes that only run time knows.
-
-    Such programs have been seen to write outside their memory; array kernels run instead.
-    """
-    x, w = site.types[0], site.types[1]
-    if site.target.vector_bits > 128 or not all(isinstance(t, TensorType) and t.known_shape for t in (x, w)):
-        return False
-    lanes = site.target.lanes(x.dtype)
-    return any(isinstance(d, Dim) for d in x.shape[2:]) and any(int(n) % lanes for n in w.shape[:2])
-
-
 @lowers("conv", demand=_demand, fuses=True, rounds=lambda site: reads_rounded(site))
 def lower_conv(site: Site) -> bool:
     """Lower a convolution: depthwise, Winograd or direct."""
-    if _at_risk(site):
-        return False
     x, w = site.types
     win: Window = site.attrs["win"]
     if not supported(x, w, site.result, win):

@@ -39,7 +39,7 @@ class Tile:
 
     Attributes:
         rest: if not 0, what is left behind the last whole tile of the last axis is done in tiles of so many columns
-            where fewer than half of a tile are left.
+            where fewer than half of a tile are left. At most `columns`: where a whole tile fits, a small one does.
     """
 
     rows: int
@@ -87,8 +87,8 @@ def _cycles(rows: int, vectors: int, deep: int, lanes: int, fma: bool, most: int
 
 
 def spare_tiles(tile: Tile) -> int:
-    """Return how many small tiles there may be on an axis whose size only run time knows."""
-    return -(-(tile.columns - 1) // tile.rest)
+    """Return how many small tiles, or single columns, there may be on an axis whose size only run time knows."""
+    return max(-(-(tile.columns - 1) // tile.rest), tile.rest - 1)
 
 
 def merged(grid: Shape, *strides: Shape) -> tuple[Shape, list[Shape]]:
@@ -151,7 +151,7 @@ def best_tile(
 
         if isinstance(last, Dim):
             # 197 rows stand for any number: overlap costs half a tile in the mean.
-            offer((1 + 197 / most) * _cycles(most, v, depth, lanes, target.fma, ways), Tile(1, most, v, 4))
+            offer((1 + 197 / most) * _cycles(most, v, depth, lanes, target.fma, ways), Tile(1, most, v, min(4, most)))
             continue
         for c in reversed(range(1, min(most, last) + 1)):
             tall = 1 if isinstance(before, Dim) else min(most // c, before)

@@ -167,12 +167,13 @@ def test_symbolic_size(win: Window) -> None:
         assert compiled_modules() == made
 
 
-def test_any_width() -> None:
-    """Tiles of all kinds together cover any width."""
-    win = window(2, pad=(1, 1))
+@pytest.mark.parametrize(("channels", "filters"), [(2, 20), (64, 34), (128, 258)])
+def test_any_width(channels: int, filters: int) -> None:
+    """Tiles of all kinds together cover any width, and no more."""
+    win = window(1, pad=(1, 1))
+    symbols = {0: (BATCH, channels, WIDTH)}
     for w in range(1, 60):
-        xs = arrays((1, 4, 2, w), (20, 4, 3, 3))
-        symbols = {0: (BATCH, 4, HEIGHT, WIDTH)}
+        xs = arrays((1, channels, w), (filters, channels, 3))
         y = run_op("conv", xs, symbols=symbols, weights=[1], order="channels_last", exact=True, win=win)
         close(y, wanted(xs, win))
 
