@@ -7,7 +7,8 @@ all tiles, and what a tile reads and writes in the end.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -29,6 +30,8 @@ _FAR = 2 << 20
 """So many bytes that are read and written in the end do not stay near."""
 _SHALLOW = 1024
 """Where the innermost loop is longer, what a tile reads and writes in the end takes little time beside it."""
+_TURN = 2
+"""The innermost loop asks once in so many turns."""
 _SHORT = 100
 """Where it is shorter, that is asked for while the tile before is computed."""
 
@@ -391,15 +394,16 @@ class _Writer:
 
         def loop(low: Any, high: Any, step: int, sums: list[V]) -> list[V]:
             with e.loop(low, high, step, carry=sums) as k:
-                if ahead is not None:
-                    at = e.at(ahead, e.b.lshr(e.mul(k.index, self.width), I64(self.share)), c.dtype)
-                    line = 64 // self.itemsize
-                    for i in range(max(1, step * self.width // line >> (self.share or 0))):
-                        e.prefetch(e.at(at, i * line, c.dtype), 2)
-                if c.streams:
-                    self._stream(t, rows[0], b, k.index, step)
-                if t.tail is not None:
-                    self._ask(t, t.tail, rows[0], k.index, step)
+                with self._now(k.index, step, depth) as steps:
+                    if ahead is not None:
+                        at = e.at(ahead, e.b.lshr(e.mul(k.index, self.width), I64(self.share)), c.dtype)
+                        line = 64 // self.itemsize
+                        for i in range(max(1, steps * self.width // line >> (self.share or 0))):
+                            e.prefetch(e.at(at, i * line, c.dtype), 2)
+                    if c.streams:
+                        self._stream(t, rows[0], b, k.index, steps)
+                    if t.tail is not None:
+                        self._ask(t, t.tail, rows[0], k.index, steps)
                 k.next(self._steps(rows, b, k.index, step, k.carried, masks))
             return k.results
 
@@ -413,6 +417,22 @@ class _Writer:
         with e.loop(most, depth, carry=sums) as k:
             k.next(self._steps(rows, b, k.index, 1, k.carried, masks))
         return k.results
+
+    @contextmanager
+    def _now(self, k: V, step: int, depth: DimLike) -> Iterator[int]:
+        """Enter where it is time to ask, and yield for how many steps.
+
+        The branch keeps what is asked for out of the block of the products: beside it the compiler loads more at once
+        than there are registers for.
+        """
+        often = isinstance(depth, Dim) or depth % (_TURN * step) or step & (step - 1)
+        if often:
+            yield step
+            return
+        e = self.e
+        turn = e.b.icmp_signed("==", e.b.and_(k, I64(_TURN * step - 1)), I64(0))
+        with e.b.if_then(turn, likely=False):
+            yield _TURN * step
 
     def _stream(self, t: _Place, row: tuple[V, int], b: V, k: V, steps: int) -> None:
         """Ask for what the next step of the hoisted loops reads of A and B here: each panel, each tile for a part."""
