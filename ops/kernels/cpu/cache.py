@@ -18,7 +18,7 @@ VARIABLE = "ONNXGRAD_CACHE"
 LIMIT_BYTES = 512 << 20
 """The oldest entries go when the folder grows beyond this."""
 
-OBJECT, PLAN = ".o", ".plan"
+OBJECT, PLAN, CUBIN = ".o", ".plan", ".cubin"
 """The kinds of entries, by what their files end in."""
 
 _MAGIC = b"onnxgrad-object-1\n"
@@ -108,7 +108,7 @@ def _trim(place: Path, added: int) -> None:
         return
     _written = 0
     entries = []
-    for path in (p for kind in (OBJECT, PLAN) for p in place.glob(f"*{kind}")):
+    for path in (p for kind in (OBJECT, PLAN, CUBIN) for p in place.glob(f"*{kind}")):
         with contextlib.suppress(FileNotFoundError):
             found = path.stat()
             entries.append((found.st_mtime, found.st_size, path))

@@ -1,0 +1,80 @@
+"""Gradients of convolutions through cuDNN: in the image, which is the transposed convolution, and in the filters.
+
+Axes: N batch, C channel, F filter, S image sizes, K kernel, O output sizes.
+"""
+
+from __future__ import annotations
+
+from ...window import Window
+from .conv import (
+    Ending,
+    aligned,
+    behind,
+    call,
+    ending_of,
+    is_product,
+    lying,
+    pads_of,
+    pixels,
+    product_into,
+    served,
+    shape_of,
+)
+from .cudnn import ConvInputGrad, ConvWeightGrad
+from .depthwise import depthwise_input_grad, depthwise_weight_grad
+from .fusion import fuses
+from .lowering import Site, lowers
+from .matmul import multiply
+
+
+@lowers("conv_input_grad", fuses=fuses)
+def _input_grad(site: Site) -> bool:
+    g, w, out = site.types[0], site.types[1], site.results[0]
+    win: Window = site.attrs["win"]
+    if not served(g, w, out):
+        return False
+    if win.group > 1 and depthwise_input_grad(site):
+        return True
+    image, space, kernel = shape_of(out), shape_of(g)[2:], shape_of(w)[2:]
+    pads = pads_of(win, image[2:], kernel, space)
+    if pads is None:
+        return False
+    if is_product(win, image[2:], kernel, space):
+        left, right = site.read(0, order="channels_last"), site.read(1, order="channels_last")
+        product_into(site, pixels(left), pixels(right))
+        return True
+    output_ref, output = aligned(site, 0)
+    filters_ref, filters = aligned(site, 1)
+    y = site.write(0, order="channels_last")
+    target = lying(y.operand.dtype, image)
+    made = ConvInputGrad(target, filters, output, pads, win.strides, win.dilations, site.tf32)
+    ending = ending_of(site, g.dtype)
+    if ending is not None:
+        call(site, made, (output_ref, filters_ref), ending, y)
+    else:
+        behind(site, made, (output_ref, filters_ref), y)
+    return True
+
+
+@lowers("conv_weight_grad")
+def _weight_grad(site: Site) -> bool:
+    g, x, out = site.types[0], site.types[1], site.results[0]
+    win: Window = site.attrs["win"]
+    if not served(g, x, out):
+        return False
+    if win.group > 1 and depthwise_weight_grad(site):
+        return True
+    size, kernel, space = shape_of(x)[2:], shape_of(out)[2:], shape_of(g)[2:]
+    pads = pads_of(win, size, kernel, space)
+    if pads is None:
+        return False
+    if is_product(win, size, kernel, space):
+        left, right = site.read(0, order="channels_last"), site.read(1, order="channels_last")
+        multiply(site, pixels(left, turned=True), pixels(right), pixels(site.write(0, order="channels_last")))
+        return True
+    output_ref, output = aligned(site, 0)
+    image_ref, image = aligned(site, 1)
+    y = site.write(0, order="channels_last")
+    made = ConvWeightGrad(image, lying(out.dtype, shape_of(out)), output, pads, win.strides, win.dilations, site.tf32)
+    call(site, made, (output_ref, image_ref), Ending(), y)
+    return True
