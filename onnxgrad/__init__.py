@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import (
         accelerator as accelerator,
+        amp as amp,
         autograd as autograd,
         backend as backend,
         backends as backends,
@@ -34,6 +35,16 @@ if TYPE_CHECKING:
     )
     from .importers.files import load as load, save as save
     from .importers.onnx.session import InferenceSession as InferenceSession
+    from .runtime.amp.autocast import (
+        autocast as autocast,
+        clear_autocast_cache as clear_autocast_cache,
+        get_autocast_dtype as get_autocast_dtype,
+        is_autocast_cache_enabled as is_autocast_cache_enabled,
+        is_autocast_enabled as is_autocast_enabled,
+        set_autocast_cache_enabled as set_autocast_cache_enabled,
+        set_autocast_dtype as set_autocast_dtype,
+        set_autocast_enabled as set_autocast_enabled,
+    )
     from .runtime.autograd.grad_mode import (
         enable_grad as enable_grad,
         inference_mode as inference_mode,
@@ -111,6 +122,7 @@ if TYPE_CHECKING:
         get_default_device as get_default_device,
         set_default_device as set_default_device,
     )
+    from .runtime.tensor.dlpack import from_dlpack as from_dlpack
     from .runtime.tensor.dtypes import (
         bfloat16 as bfloat16,
         bool as bool,
@@ -489,6 +501,7 @@ _NAMES = {
         "logspace ones ones_like scalar_tensor tensor tril_indices triu_indices vander zeros zeros_like"
     ),
     "runtime.tensor.device": "device get_default_device set_default_device",
+    "runtime.tensor.dlpack": "from_dlpack",
     "runtime.tensor.dtypes": (
         "bfloat16 bool double dtype finfo float float16 float32 float64 half iinfo int int16 int32 int64 int8 "
         "long short uint16 uint32 uint64 uint8"
@@ -517,6 +530,10 @@ _NAMES = {
         "subtract sum svd swapaxes swapdims t take take_along_dim tan tanh tensor_split tensordot tile topk "
         "trace transpose tril triu true_divide trunc typename unbind unflatten unique unique_consecutive "
         "unravel_index unsqueeze var var_mean vdot vsplit where xlogy"
+    ),
+    "runtime.amp.autocast": (
+        "autocast clear_autocast_cache get_autocast_dtype is_autocast_cache_enabled is_autocast_enabled "
+        "set_autocast_cache_enabled set_autocast_dtype set_autocast_enabled"
     ),
     "runtime.autograd.grad_mode": "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled",
     "runtime.tensor.joining": (
@@ -550,6 +567,7 @@ _NAMES = {
 _HOME = {name: home for home, names in _NAMES.items() for name in names.split()}
 _MODULES = (
     "accelerator",
+    "amp",
     "autograd",
     "backend",
     "backends",

@@ -17,6 +17,8 @@ OnnxGradError
 │   └── KernelError               no kernel computes these types on this device
 ├── SymbolicError                 a value is needed that only run time knows
 ├── InputError                    a call's inputs do not fit the model  (also ValueError)
+│   └── DeviceError               a device is not there, or arrays lie on several  (also RuntimeError)
+│       └── OutOfMemoryError      a device's memory is full  (also MemoryError)
 ├── AutogradError                 (also RuntimeError)
 ├── TrainingError                 (also RuntimeError)
 │   └── NonFiniteLossError        the loss became NaN or infinite
@@ -98,6 +100,14 @@ class SymbolicError(OnnxGradError):
 
 class InputError(OnnxGradError, ValueError):
     """The inputs of a call do not fit what the model declares."""
+
+
+class DeviceError(InputError, RuntimeError):
+    """A device is not there, cannot be used, or the arrays of one call lie on several."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A device has no memory left for what was asked of it."""
 
 
 class AutogradError(OnnxGradError, RuntimeError):

@@ -28,6 +28,7 @@ import numpy as np
 from .budget import check_size
 from .dims import symbols_in
 from .errors import DTypeError, KernelError, OnnxGradError, SymbolicError
+from .places import beside, disagreement, several
 from .types import HALF, Array, DType, TensorType, ValueType, contents_array, is_integer, with_contents
 
 Infer: TypeAlias = Callable[..., Any]
@@ -85,6 +86,9 @@ class Op:
                         best, priority = item, p
         if best is not None:
             return type(best).__interpret__(self, args, attrs)
+        if several.devices:
+            with beside(args):
+                return self.run(*args, **attrs)
         return self.run(*args, **attrs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Op:
@@ -92,11 +96,21 @@ class Op:
         return self
 
     def run(self, *args: Any, **attrs: Any) -> Any:
-        """Compute on plain arrays."""
-        if self.eager_kernel is not None and eagerly.on:
-            return self.eager_kernel(*args, **attrs)
-        if self.array_kernel is not None:
-            return self.array_kernel(*args, **attrs)
+        """Compute on plain arrays.
+
+        Raises:
+            DeviceError: if they lie on several devices.
+        """
+        try:
+            if self.eager_kernel is not None and eagerly.on:
+                return self.eager_kernel(*args, **attrs)
+            if self.array_kernel is not None:
+                return self.array_kernel(*args, **attrs)
+        except (TypeError, ValueError, AttributeError) as error:
+            found = disagreement(self.name, args)
+            if found is None:
+                raise
+            raise found from error
         if self.composition is not None:
             return self.composition(*args, **attrs)
         raise KernelError(f"{self.name}: no array kernel is registered")

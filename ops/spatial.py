@@ -15,7 +15,7 @@ from .dims import Shape, product
 from .errors import ShapeError
 from .extent import axis_of
 from .layout import reshape, swap, transpose
-from .op import op
+from .op import namespace, op
 from .types import TensorType
 from .window import Window
 
@@ -55,6 +55,7 @@ def _col2im(x: Any, *, size: Shape, block: tuple[int, ...], win: Window) -> Any:
     taps = int(np.prod(block))
     channels = x.shape[1] // taps
     picks = np.tile(np.eye(taps), (channels, 1)).reshape(channels * taps, 1, *block).astype(x.dtype)
+    picks = namespace(getattr(x, "array", x)).asarray(picks)
     columns = reshape(x, shape=(x.shape[0], x.shape[1], *win.out(size, block)))
     each = Window(win.strides, win.pads, win.dilations, channels)
     return conv_input_grad(columns, picks, win=each, size=size)

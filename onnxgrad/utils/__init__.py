@@ -1,9 +1,10 @@
 """PyTorch's public `utils`."""
 
-from . import checkpoint, data, hooks
+from . import checkpoint, data, dlpack, hooks
 
 __all__ = [
     "checkpoint",
     "data",
+    "dlpack",
     "hooks",
 ]

@@ -18,7 +18,7 @@ from ..tensor.random import default_generator
 from ..tensor.tensor import Tensor, wrap
 from .grad_mode import MODE, enable_grad
 from .node import Node
-from .saved import Saved, SavedOutput, count_special
+from .saved import Saved, SavedOutput, count_special, switch_autocast
 
 
 def checkpoint(
@@ -108,7 +108,7 @@ class Region:
         self._own: dict[int, Saved] = {}
         self._arguments = _mapped((args, kwargs), self._keep)
         self._state = default_generator.get_state() if preserve_rng_state else None
-        self._loops = MODE.recompute_loops
+        self._loops, self._autocast = MODE.recompute_loops, MODE.autocast
         self._again: list[Saved | SavedOutput] | None = None
         self._taken: set[int] = set()
 
@@ -172,8 +172,8 @@ class Region:
         try:
             if self._state is not None:
                 default_generator.set_state(self._state)
-            loops = _set("recompute_loops", self._loops)
-            with enable_grad(), loops, _set("keeper", collector), contextlib.suppress(_Enough):
+            loops, casts = _set("recompute_loops", self._loops), _recast(self._autocast)
+            with enable_grad(), loops, casts, _set("keeper", collector), contextlib.suppress(_Enough):
                 self.function(*args, **kwargs)
         finally:
             if now is not None:
@@ -259,6 +259,17 @@ def _set(name: str, value: Any) -> Iterator[None]:
     finally:
         setattr(MODE, name, before)
         count_special(-1)
+
+
+@contextlib.contextmanager
+def _recast(casts: Any) -> Iterator[None]:
+    """Compute under the autocast of the first run for a while."""
+    before = MODE.autocast
+    switch_autocast(casts)
+    try:
+        yield
+    finally:
+        switch_autocast(before)
 
 
 def _mapped(value: Any, f: Callable[[Any], Any], kind: type = Tensor) -> Any:

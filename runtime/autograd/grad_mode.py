@@ -23,6 +23,7 @@ class Mode(threading.local):
         anomaly: whether nodes keep the lines that made them (`runtime/autograd/anomaly.py`).
         check_nan: whether a NaN in backward is an error then.
         trace: what turns computations into a graph (`runtime/tracing/trace.py`); None where they are computed.
+        autocast: what casts the arguments of ops (`runtime/amp/casting.py`); None where they stay what they are.
     """
 
     enabled = True
@@ -31,6 +32,7 @@ class Mode(threading.local):
     anomaly = False
     check_nan = True
     trace: Any = None
+    autocast: Any = None
 
 
 MODE = Mode()

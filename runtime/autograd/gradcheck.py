@@ -15,6 +15,7 @@ import numpy as np
 
 from ...ops.errors import AutogradError, OpError
 from ...ops.types import is_float
+from ..tensor.device import to_device
 from ..tensor.tensor import Tensor
 from . import tape
 
@@ -218,15 +219,16 @@ def _compare_jacobians(
 
 def _differences(func: Callable[..., Any], given: list[Any], place: int, output: int, eps: float) -> Any:
     """Return the Jacobian by central differences: a row for each element of the input."""
-    point = given[place].array
+    point, device = given[place].detach().cpu().array, given[place].device
     rows = []
     for at in np.ndindex(point.shape):
         ends = []
         for sign in (1, -1):
             moved = point.copy()
             moved[at] += sign * eps
-            args = [Tensor(moved, requires_grad=True) if i == place else t for i, t in enumerate(given)]
-            ends.append(_outputs(func, args)[output].detach().array.astype(np.float64).reshape(-1))
+            there = Tensor(to_device(moved, device), requires_grad=True)
+            args = [there if i == place else t for i, t in enumerate(given)]
+            ends.append(_outputs(func, args)[output].detach().cpu().array.astype(np.float64).reshape(-1))
         rows.append((ends[0] - ends[1]) / (2 * eps))
     size = _outputs(func, given)[output].numel()
     return np.stack(rows) if rows else np.zeros((0, size))
@@ -242,9 +244,11 @@ def _jacobians(func: Callable[..., Any], given: list[Any], wanted: list[int], ou
         unit[at] = 1
         grads: Any = [None] * len(wanted)
         if y.requires_grad:
-            grads = tape.grad(y, [args[i] for i in wanted], Tensor(unit), retain_graph=True, allow_unused=True)
+            v = Tensor(to_device(unit, y.device))
+            grads = tape.grad(y, [args[i] for i in wanted], v, retain_graph=True, allow_unused=True)
         for column, g, i in zip(columns, grads, wanted, strict=True):
-            column.append(np.zeros(given[i].numel()) if g is None else g.detach().array.reshape(-1).astype(np.float64))
+            row = np.zeros(given[i].numel()) if g is None else g.detach().cpu().array.reshape(-1)
+            column.append(row.astype(np.float64))
     return [np.stack(c, 1) if c else np.zeros((given[i].numel(), 0)) for c, i in zip(columns, wanted, strict=True)]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
+from operator import getitem, setitem
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ...ops.errors import AutogradError, DTypeError, ShapeError
 from ...ops.op import namespace
 from ...ops.pointwise import cast
 from ...ops.types import Array
+from ..cuda.guard import placed
 from .grad_mode import enable_grad
 from .node import Node, next_sequence
 from .record import OpNode
@@ -65,7 +67,10 @@ def change_part(target: Tensor, index: Any, value: Any) -> None:
         ShapeError: if the value does not fit.
     """
     base = _changeable(target)
-    part = target._array[index]
+    if Late.guard is None:
+        part = target._array[index]
+    else:
+        part = Late.guard.change("an in-place change", getitem, target._array, index)
     with enable_grad():
         new = _broadcast(value, part, target)
     past = _before(base)
@@ -113,7 +118,8 @@ def positions(base: Array, part: Array) -> Array:
         lying = _offsets(base).reshape(-1)
         order = np.argsort(lying)
         found = order[np.searchsorted(lying, offsets, sorter=order)]
-    return namespace(base).asarray(found)
+    with placed(base):
+        return namespace(base).asarray(found)
 
 
 def _address(array: Array) -> int:
@@ -176,16 +182,20 @@ def _keep(out: Tensor, before: Tensor, since: int) -> None:
         if not isinstance(node, Node) or node.sequence <= since:
             continue
         if isinstance(node, OpNode) and any(type(a) is Saved and a.tensor is before for a in node.args):
-            before._array = before._array.copy()
+            with placed(before._array):
+                before._array = before._array.copy()
             return
         stack.extend(edge[0] for edge in node.inputs if edge is not None)
 
 
 def _store(target: Tensor, memory: Array, new: Array, index: Any = ...) -> None:
     try:
-        memory[index] = new
+        if Late.guard is None:
+            memory[index] = new
+        else:
+            Late.guard.change("an in-place change", setitem, memory, index, new)
     except ValueError as error:
-        if not memory.flags.writeable:
+        if not getattr(memory.flags, "writeable", True):
             raise AutogradError(
                 "unsupported operation: more than one element of the written-to tensor refers to a single memory "
                 "location, or the memory is read-only. Please clone() the tensor before performing the operation."

@@ -222,6 +222,8 @@ _NOTHING: dict[str, Any] = {}
 
 
 def _record_pointwise(op: Pointwise, args: tuple[Any, ...]) -> Tensor:
+    if Late.guard is not None:
+        args = Late.guard.numbers_beside(args)
     tensor_class = Late.tensor_class
     wanted = False
     arrays: list[Any] = []
@@ -233,7 +235,10 @@ def _record_pointwise(op: Pointwise, args: tuple[Any, ...]) -> Tensor:
         else:
             arrays.append(a)
     try:
-        result = op.array_kernel(*arrays)  # type: ignore[misc]
+        if Late.guard is None:
+            result = op.array_kernel(*arrays)  # type: ignore[misc]
+        else:
+            result = Late.guard.run(op, op.array_kernel, arrays, _NOTHING)
     except (ValueError, TypeError, IndexError) as error:
         raise _explained(error, op, arrays, _NOTHING) from error
     out = Late.wrap(result)
@@ -247,6 +252,8 @@ def _record_pointwise(op: Pointwise, args: tuple[Any, ...]) -> Tensor:
 
 def record(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
     """Compute an op on Tensors and, where a gradient may be asked for, put it on the tape."""
+    if Late.autocasts and MODE.autocast is not None:
+        return MODE.autocast.record(op, args, attrs)
     if not Late.traces and type(op) is Pointwise:
         return _record_pointwise(op, tuple(args))
     kernel = op.eager_kernel or op.array_kernel
@@ -280,7 +287,9 @@ def record(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
             saving, own = op.saving
             return record(saving, args, attrs)[:own]
     try:
-        result = op.run(*arrays, **attrs) if kernel is None else kernel(*arrays, **attrs)
+        if kernel is None:
+            kernel = op.run
+        result = kernel(*arrays, **attrs) if Late.guard is None else Late.guard.run(op, kernel, arrays, attrs)
     except (ValueError, TypeError, IndexError) as error:
         raise _explained(error, op, arrays, attrs) from error
     if type(result) is tuple:

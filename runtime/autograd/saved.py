@@ -12,6 +12,7 @@ import numpy as np
 from ...ops.errors import AutogradError
 from ...ops.op import Op
 from ...ops.types import is_float
+from .grad_mode import MODE
 
 if TYPE_CHECKING:
     from ..tensor.tensor import Tensor
@@ -30,12 +31,16 @@ class Late:
     Attributes:
         traces: how many traces are under way, in all threads.
         special: how many settings of `MODE` that nodes ask for are on, in all threads: traces, keepers, anomaly.
+        autocasts: how many threads have `MODE.autocast` on.
+        guard: what stands round ops on a device (`runtime/cuda/guard.py`); None until CUDA is used.
     """
 
     tensor_class: type[Tensor]
     wrap: Callable[[Any], Tensor]
     traces = 0
     special = 0
+    autocasts = 0
+    guard: Any = None
 
 
 _counting = threading.Lock()
@@ -52,6 +57,14 @@ def count_special(by: int) -> None:
     """Note that settings of `MODE` that nodes ask for are on from now on, or are so no more."""
     with _counting:
         Late.special += by
+
+
+def switch_autocast(casts: Any) -> None:
+    """Make something this thread's `MODE.autocast`; None to switch it off."""
+    by = (casts is not None) - (MODE.autocast is not None)
+    with _counting:
+        Late.autocasts += by
+    MODE.autocast = casts
 
 
 def introduce(tensor_class: type[Tensor], wrap: Callable[[Any], Tensor]) -> None:

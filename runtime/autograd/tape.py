@@ -14,6 +14,7 @@ from ...ops.errors import AutogradError
 from ...ops.op import eagerly, namespace
 from ...ops.pointwise import add, cast
 from ...ops.types import Array
+from ..cuda.guard import placed
 from ..tensor.tensor import Tensor
 from .anomaly import check, explained
 from .grad_mode import MODE, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
@@ -140,7 +141,8 @@ def _filled_like(array: Any, value: int) -> Any:
     if hasattr(array, "interpret_priority"):
         return full_like(array, shape=tuple(array.shape), value=value)
     xp = namespace(array)
-    return xp.ones_like(array) if value else xp.zeros_like(array)
+    with placed(array):
+        return xp.ones_like(array) if value else xp.zeros_like(array)
 
 
 def _flow(
@@ -236,7 +238,12 @@ def _arrive(arrived: Arrived, edge: Edge, g: Any) -> None:
 
 
 def _sum(a: Any, b: Any) -> Any:
-    return a + b if not Late.traces or MODE.trace is None else add(a, b)
+    if Late.traces and MODE.trace is not None:
+        return add(a, b)
+    if Late.guard is None:
+        return a + b
+    with placed(a, "a sum of gradients"):
+        return a + b
 
 
 def _step(node: Node, gs: list[Any], arrived: Arrived, recorded: bool, needed: Needed | None) -> None:
@@ -252,8 +259,10 @@ def _step(node: Node, gs: list[Any], arrived: Arrived, recorded: bool, needed: N
         except Exception as error:
             raise explained(error, node) from error
         check(node, found)
-    else:
+    elif Late.guard is None:
         found = node.gradients(gs, recorded, needed)
+    else:
+        found = Late.guard.gradients(node, gs, recorded, needed)
     if node.hooks is not None and node.hooks.after:
         found = node.hooks.leave(node, found, gs, recorded)
     for i, g, like in found:
@@ -262,7 +271,8 @@ def _step(node: Node, gs: list[Any], arrived: Arrived, recorded: bool, needed: N
                 f"{node.name()} returned a gradient of shape {g.shape} for an input of shape {like.shape}"
             )
         if g.dtype is not like.dtype and g.dtype != like.dtype:
-            g = cast(g, dtype=str(like.dtype))
+            with placed(g, node.name()):
+                g = cast(g, dtype=str(like.dtype))
         end, index = node.inputs[i]  # type: ignore[misc]
         held = arrived.get(end)
         if held is None:
@@ -297,14 +307,17 @@ def _accumulate(leaf: Tensor, g: Any, seen: set[int]) -> None:
     if leaf.grad is not None:
         held = leaf.grad._array
         if not leaf.grad.requires_grad and held.dtype == g.dtype and held.shape == g.shape:
-            namespace(held).add(held, g, out=held)
+            with placed(held, "a sum of gradients"):
+                namespace(held).add(held, g, out=held)
             leaf.grad._bump()
             return
-        g = held + g
+        with placed(held, "a sum of gradients"):
+            g = held + g
     if not isinstance(g, np.ndarray) and isinstance(g, np.generic):
         g = np.asarray(g)
     if id(g) in seen or leaf._hooks is not None or not _private(g):
-        g = g.copy()
+        with placed(g):
+            g = g.copy()
     seen.add(id(g))
     leaf.grad = Tensor(g)
 

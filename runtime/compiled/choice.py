@@ -74,6 +74,11 @@ def check_precision(precision: str, device: str = "cpu") -> None:
         )
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether precision `bf16` can be had: the engine is on, and the CPU has instructions for it."""
+    return available() and host_target().bf16
+
+
 @functools.cache
 def advise() -> None:
     """Say, once a process, how to get speed."""

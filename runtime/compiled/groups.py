@@ -6,7 +6,7 @@ group are never stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,11 @@ from ...ops import pointwise as pw
 from ...ops.dims import product
 from ...ops.expr import Call, Const, Expr, Var, substitute, wrap
 from ...ops.kernels.cpu.quantize import QUANTISATION, expression as quantisation
-from ...ops.types import TensorType
+from ...ops.types import HALF, TensorType
 from ..graph.graph import Graph, Node, Value
 
 Fusable = Callable[[Node], bool]
+Accepts = Callable[[Node, Expr], bool]
 Supports = Callable[[Expr, dict[str, Any], Any], bool]
 
 EXPRESSION_LIMIT = 48
@@ -59,18 +60,20 @@ class Group:
         return own + self.operands
 
 
-def pointwise_call(node: Node) -> Callable[[Sequence[Expr]], Expr] | None:
+def pointwise_call(node: Node, elements: Collection[Any] = NUMBERS) -> Callable[[Sequence[Expr]], Expr] | None:
     """Return what a node computes of the expressions of its arguments, or None where it is not pointwise."""
     op = node.op
     if op is pw.cast:
         source, to = node.args[0], np.dtype(node.attrs["dtype"])
-        if not isinstance(source, Value) or to not in NUMBERS or source.dtype not in NUMBERS:
+        if not isinstance(source, Value) or to not in elements or source.dtype not in elements:
             return None
+        if to in HALF:
+            return lambda args: args[0]  # storing it rounds; `_grow` lets it only be the last
         name = f"cast:{source.dtype.name}:{to.name}"
         return lambda args: args[0] if source.dtype == to else Call(name, (args[0],))
     if op.name in QUANTISATION:
         return _quantisation(node)
-    if not isinstance(op, pw.Pointwise) or not _same_types(node):
+    if not isinstance(op, pw.Pointwise) or not _same_types(node, elements):
         return None
     if op.expression is None:
         return lambda args: Call(op.name, tuple(args))
@@ -90,10 +93,10 @@ def _quantisation(node: Node) -> Callable[[Sequence[Expr]], Expr] | None:
     return None if of([Var("x")] * len(types)) is None else of  # type: ignore[return-value]
 
 
-def _same_types(node: Node) -> bool:
-    """Whether its numbers are of one type that vector code is written for; a condition of `where` is apart."""
+def _same_types(node: Node, elements: Collection[Any]) -> bool:
+    """Whether its numbers are of one type that code is written for; a condition of `where` is apart."""
     arrays = [a for a in node.args if isinstance(a, Value)]
-    if not all(isinstance(a.type, TensorType) and a.dtype in NUMBERS for a in (*arrays, *node.outputs)):
+    if not all(isinstance(a.type, TensorType) and a.dtype in elements for a in (*arrays, *node.outputs)):
         return False
     if any(a is None or isinstance(a, list | str) for a in node.args):
         return False
@@ -107,8 +110,9 @@ def _same_types(node: Node) -> bool:
 
 
 def group_nodes(
-    graph: Graph, nodes: Sequence[Node], *, fuses: Fusable, native: Fusable, supports: Supports
-) -> list[Group]:
+    graph: Graph, nodes: Sequence[Node], *, fuses: Fusable, native: Fusable, supports: Supports,
+    elements: Collection[Any] = NUMBERS, accepts: Accepts | None = None,
+) -> list[Group]:  # fmt: skip
     """Return groups in an order in which they can run.
 
     Args:
@@ -116,7 +120,9 @@ def group_nodes(
         nodes: those to group, in order.
         fuses: whether a node's kernel applies an epilogue.
         native: whether a node may run in native code at all.
-        supports: whether vector code can be written for an expression over inputs of these types.
+        supports: whether code can be written for an expression over inputs of these types.
+        elements: the types that it can be written for.
+        accepts: whether a node's kernel applies this epilogue; every one by default.
     """
     readers: dict[Value, set[int]] = {}
     for i, node in enumerate(nodes):
@@ -124,7 +130,7 @@ def group_nodes(
             readers.setdefault(v, set()).add(i)
     kept = {*graph.outputs, *graph.updates.values()}
     place = {node: i for i, node in enumerate(nodes)}
-    calls = {node: call for node in nodes if native(node) and (call := pointwise_call(node)) is not None}
+    calls = {node: call for node in nodes if native(node) and (call := pointwise_call(node, elements)) is not None}
     taken: dict[Node, Group] = {}
     ends: list[tuple[float, Group]] = []
     late: dict[Node, float] = {}
@@ -140,6 +146,8 @@ def group_nodes(
         members = _grow(node, calls, readers, kept, place, taken)
         anchor = _anchor(node, members, readers, kept, place, taken, fuses, calls, nodes)
         made = _expression(node, members, anchor, calls)
+        if anchor is not None and accepts is not None and made is not None and not accepts(anchor, made[0]):
+            anchor, made = None, _expression(node, members, None, calls)
         if made is None or not _fits(made, anchor, node, supports):
             members, anchor = {node}, None
             made = _expression(node, members, None, calls)
@@ -177,6 +185,8 @@ def _grow(
             for v in member.inputs():
                 p = v.node
                 if p is None or p in members or p not in calls or p in taken or v in kept:
+                    continue
+                if v.dtype in HALF and p.op is pw.cast:
                     continue
                 if v.tensor_type.known_shape != shape or not readers[v] <= inside:
                     continue

@@ -18,7 +18,7 @@ class Lifetime:
     last: int
 
 
-def arrange(buffers: Sequence[Lifetime]) -> tuple[list[int], int]:
+def arrange(buffers: Sequence[Lifetime], *, alignment: int = ALIGNMENT) -> tuple[list[int], int]:
     """Return an offset for each buffer, and the arena's size; buffers that live at the same time never overlap.
 
     The larger a buffer, the earlier it is placed; each goes to the smallest gap that holds it.
@@ -28,7 +28,7 @@ def arrange(buffers: Sequence[Lifetime]) -> tuple[list[int], int]:
     total = 0
     for i in sorted(range(len(buffers)), key=lambda k: (-buffers[k].nbytes, buffers[k].first)):
         b = buffers[i]
-        size = -(-b.nbytes // ALIGNMENT) * ALIGNMENT
+        size = -(-b.nbytes // alignment) * alignment
         if not size:
             continue
         at, best, best_gap = 0, -1, 0

@@ -9,12 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...ops import dims
-from ...ops.errors import OnnxGradError, SymbolicError
+from ...ops.errors import DeviceError, OnnxGradError, SymbolicError
+from ...ops.places import brought_together
 from ...ops.types import TensorType
+from ..autograd.saved import Late
 from .graph import Graph, Node, Value
 from .plan import Bind, Plan, Slot, make_plan
 
 Watch = Callable[[Value, Any], Any]
+
+_MIXED = (DeviceError, TypeError, ValueError, AttributeError)
+"""What array kernels raise of arrays on several devices."""
 
 
 def execute(
@@ -37,6 +42,15 @@ def execute(
     Returns:
         The outputs, and the updates of state by name.
     """
+    if Late.guard is None or interpret:
+        return _execute(plan, feeds, env, interpret, watch)
+    with Late.guard.where(feeds, "a graph"):
+        return _execute(plan, feeds, env, interpret, watch)
+
+
+def _execute(
+    plan: Plan, feeds: Sequence[Any], env: Mapping[str, int] | None, interpret: bool, watch: Watch | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     slots: list[Any] = [*feeds, *([None] * (plan.slots - len(feeds)))]
     bound = dict(env) if env else {}
     for value, binds in zip(feeds, plan.entry_binds, strict=True):
@@ -53,11 +67,18 @@ def execute(
                 if step.doubtful:
                     step.op.infer_types(*map(type_of_argument, args), **attrs)
             result = (step.op if interpret else step.kernel)(*args, **attrs)
+            if Late.guard is not None:
+                Late.guard.waited()
         except Exception as error:
-            found = located(error, step.node, args)
-            if found is error:
-                raise
-            raise found from error
+            moved = brought_together(args) if Late.guard is not None and isinstance(error, _MIXED) else None
+            if moved is None:
+                plain = error if Late.guard is None else Late.guard.explained(error, step.op.name, args)
+                found = located(plain, step.node, args)
+                if found is error:
+                    raise
+                raise found from error
+            # Sizes lie on the host: they go to the device where they meet what lies there.
+            result = (step.op if interpret else step.kernel)(*moved, **attrs)
         del args
         results = result if step.several else (result,)
         for index, value, out, binds in zip(step.outs, results, step.node.outputs, step.binds, strict=True):

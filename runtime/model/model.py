@@ -16,9 +16,11 @@ import numpy as np
 
 from ...ops.errors import AssumptionError, InputError, OnnxGradError
 from ...ops.types import HALF, Array, OptionalType, SequenceType, TensorType, ValueType
+from ..amp.casting import products_in_bfloat16
 from ..autograd import tape
 from ..autograd.grad_mode import MODE, no_grad
-from ..compiled.choice import compile_program
+from ..autograd.saved import Late
+from ..compiled.choice import check_precision, compile_program, multiplies_bfloat16
 from ..graph.execute import execute, plan_of
 from ..graph.feeds import bind_call
 from ..graph.graph import Graph, Value
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from ..compiled.program import Program, Row as StageTime
     from ..compiled.running import Running
     from ..compiled.shortcut import Shortcut
+    from ..cuda.buckets import Buckets
 
 
 class Model(LayeredModel):
@@ -93,7 +96,9 @@ class Model(LayeredModel):
         self._training_graph: Graph | None = None
         self._fused: tuple[Graph, Graph] | None = None
         self._program: Program | None = None
+        self._buckets: Buckets | None = None
         self._shortcut: Shortcut | None = None
+        self._rounding: Model | None = None
         old = getattr(self, "_state", {})
         self._state: dict[str, Tensor] = {}
         self._roles = built.roles
@@ -136,7 +141,7 @@ class Model(LayeredModel):
         new = convert(np.zeros(0, old)).dtype
         graph = self.graph if new == old else convert_dtypes(self.graph, {old: new}).graph
         self.graph = move_constants(graph, lambda a: convert(a) if a.dtype.kind not in "OUS" else a).graph
-        self._training_graph = self._program = self._shortcut = self._recall = None
+        self._training_graph = self._program = self._buckets = self._shortcut = self._recall = None
         self._device = device_of(convert(np.zeros(0, old)))
         if new != old:
             self.inputs, self.outputs = (
@@ -147,7 +152,7 @@ class Model(LayeredModel):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy takes over: everything but what was compiled."""
-        return {**super().__getstate__(), "_program": None, "_shortcut": None}
+        return {**super().__getstate__(), "_program": None, "_buckets": None, "_shortcut": None, "_rounding": None}
 
     def report(self) -> Report:
         """Return what each tensor of the file is: parameter, buffer or constant, and why."""
@@ -251,6 +256,8 @@ class Model(LayeredModel):
     def run(self, feeds: dict[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
         """Run the plan on plain arrays, by name, in the file's own types; nothing is recorded.
 
+        Under autocast to bfloat16 it multiplies operands rounded to that where the CPU has instructions for it.
+
         Args:
             feeds: arrays by input name.
             outputs: which outputs, in this order; all by default.
@@ -258,12 +265,16 @@ class Model(LayeredModel):
         Raises:
             InputError: naming the input, what was found and what was wanted.
         """
+        if Late.autocasts and products_in_bfloat16() and self._may_round():
+            return self._rounded_products().run(feeds, outputs)
         if self._shortcut is not None and outputs is None and not self._hooked:
             found = self._shortcut.run(feeds)
             if found is not None:
                 return found
         since = changes[0]
-        values = self._on_device(self._bind((), feeds))
+        values = self._bind((), feeds)
+        if self._device != CPU and self._hooked:
+            values = self._on_device(values)
         names = [o.name for o in self.outputs]
         picked = names if outputs is None else list(outputs)
         unknown = [n for n in picked if n not in names]
@@ -272,7 +283,7 @@ class Model(LayeredModel):
         if self._graph is None:
             entries = [_fed(v, t) for v, t in zip(values, self._built.fed, strict=True)]
         else:
-            entries = [*fed(values, self._graph), *fresh_keys(self._graph, self._device)]
+            entries = [*fed(values, self._graph), *fresh_keys(self._graph, self._device if self._hooked else CPU)]
         results = self._compute(entries)
         self._shortcut = None if self._hooked else self._found_shortcut(values, entries, since)
         by_name = {
@@ -294,8 +305,25 @@ class Model(LayeredModel):
 
         return shortcut(program, [i.name for i in self.inputs], entries, since)
 
-    def plan(self) -> Plan | Program:
+    def _may_round(self) -> bool:
+        """Whether `run` can multiply in bfloat16 where autocast asks for it."""
+        return self.precision == "float32" and self._device == CPU and not self._hooked and multiplies_bfloat16()
+
+    def _rounded_products(self) -> Model:
+        """Return this model as one whose `run` multiplies in bfloat16: the same in all but what is compiled."""
+        found = self._rounding
+        if found is None or found._state is not self._state or found._graph is not self.graph:
+            found = object.__new__(type(self))
+            found.__dict__.update(self.__dict__)
+            found._program = found._shortcut = found._recall = None
+            found.precision = "bf16"
+            self._rounding = found
+        return found
+
+    def plan(self) -> Plan | Program | Buckets:
         """Return the plan that `run` executes; print it to read it."""
+        if self._device != CPU:
+            return self._on_cuda()
         program = self._compiled()
         return plan_of(self.graph) if program is None else program
 
@@ -309,10 +337,10 @@ class Model(LayeredModel):
         Raises:
             OnnxGradError: if the model does not run compiled.
         """
-        program = self._compiled()
+        program = self._compiled() if self._device == CPU else self._on_cuda()
         if program is None:
             raise OnnxGradError(
-                "a profile needs the compiled engine: a model on the CPU, llvmlite, ONNXGRAD_CPU not off"
+                "a profile needs the compiled engine: llvmlite installed and ONNXGRAD_CPU not off, or a model on CUDA"
             )
         graph = self.graph
         values = self._bind((), feeds)
@@ -320,11 +348,18 @@ class Model(LayeredModel):
 
     def _compiled(self) -> Program | None:
         """Return the compiled program of the model as it is run now, or None where the array engine runs it."""
-        if self._device != CPU:
-            return None
         if self._program is None:
             self._program = compile_program(self.graph, **self._settings())
         return self._program
+
+    def _on_cuda(self) -> Buckets:
+        """Return what runs the model on the CUDA device where it is."""
+        if self._buckets is None:
+            from ..cuda.choice import compile_buckets
+
+            check_precision(self.precision, self._device)
+            self._buckets = compile_buckets(self.graph, self._device)
+        return self._buckets
 
     def _settings(self) -> dict[str, Any]:
         return {"threads": self.threads, "exact": self.accuracy == "exact", "precision": self.precision}
@@ -344,7 +379,9 @@ class Model(LayeredModel):
 
     def _run_compiled(self, entries: list[Any]) -> Sequence[Any] | None:
         """Run the compiled program, one that another process has kept if there is; None where array kernels have to."""
-        recall = self._recall if self._device == CPU else None
+        if self._device != CPU:
+            return self._on_cuda().run([getattr(e, "_array", e) for e in entries], self._state, host=True)[0]
+        recall = self._recall
         try:
             if recall is not None and self._program is None:
                 found = recall.run(entries, self._state, **self._settings())

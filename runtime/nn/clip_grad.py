@@ -13,7 +13,10 @@ import numpy as np
 
 from ...ops.errors import TraceError, TrainingError
 from ...ops.op import namespace
+from ...ops.types import Array
 from ..autograd.grad_mode import MODE, no_grad
+from ..cuda.guard import placed
+from ..tensor.device import to_device
 from ..tensor.tensor import Tensor, wrap
 
 
@@ -47,15 +50,31 @@ def get_total_norm(
     if not arrays:
         return Tensor(0.0)
     xp = namespace(*arrays)
-    wide = [a if a.dtype.itemsize >= 4 else a.astype("float32") for a in arrays]
-    norms = xp.stack([xp.asarray(xp.linalg.norm(a.reshape(-1), p)) for a in wide])
-    total = xp.asarray(xp.linalg.norm(norms, p))
-    if error_if_nonfinite and not bool(xp.isfinite(total)):
+    norms = [to_device(_norm(a, p), given[0].device) for a in arrays]
+    with placed(norms[0]):
+        total = _norm(xp.stack(norms), p)
+    if error_if_nonfinite and not math.isfinite(float(total)):
         raise TrainingError(
             f"The total norm of order {p} for gradients from `parameters` is non-finite, so it cannot be clipped. To "
             "disable this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
         )
     return wrap(total)
+
+
+def _norm(a: Array, p: float) -> Array:
+    """Return the p-norm of an array's elements, where it lies; CuPy's own needs cuSOLVER."""
+    xp = namespace(a)
+    with placed(a, "clip_grad_norm_"):
+        a = (a if a.dtype.itemsize >= 4 else a.astype("float32")).reshape(-1)
+        if xp is np:
+            return np.asarray(np.linalg.norm(a, p))
+        if p == 2:
+            return xp.sqrt(xp.square(a).sum())
+        if p == 0:
+            return (a != 0).sum().astype(a.dtype)
+        if math.isinf(p):
+            return abs(a).max() if p > 0 else abs(a).min()
+        return (abs(a) ** p).sum() ** (1 / p)
 
 
 def _traced_norm(tensors: list[Tensor], p: float, error_if_nonfinite: bool) -> Tensor:

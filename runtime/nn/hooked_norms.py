@@ -9,6 +9,7 @@ from ...ops.errors import ModuleError, OpError
 from ...ops.linalg import pinv
 from ...ops.op import namespace
 from ..autograd.grad_mode import no_grad
+from ..cuda.guard import placed
 from ..tensor import random
 from ..tensor.tensor import Tensor
 from .computed import set_computed
@@ -144,7 +145,8 @@ class SpectralNorm:
             raise OpError(f"`SpectralNorm` cannot be applied as parameter `{name}` is None")
         matrix = as_matrix(weight, dim)
         empty = namespace(weight._array).empty
-        vectors = [normalized(Tensor(random.normal(empty(n, weight.dtype), 0.0, 1.0)), eps) for n in matrix.shape]
+        with placed(weight._array):
+            vectors = [normalized(Tensor(random.normal(empty(n, weight.dtype), 0.0, 1.0)), eps) for n in matrix.shape]
         delattr(module, name)
         module.register_parameter(f"{name}_orig", weight)
         setattr(module, name, weight.data)

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...ops.types import is_float
 from ..autograd.grad_mode import no_grad
-from ..tensor.device import to_device
+from ..tensor.creation import empty
+from ..tensor.device import named
 from ..tensor.tensor import Tensor
 from .module_names import Named
 
@@ -47,7 +48,7 @@ class Converted(Named):
             dtype: the element type.
             device: the device.
             tensor: whose device and element type to take.
-            non_blocking: has no effect.
+            non_blocking: return before copies are done; see `Tensor.to`.
             memory_format: has no effect: the compiled engine lays Tensors out as it needs them.
 
         Raises:
@@ -56,7 +57,7 @@ class Converted(Named):
         for target in (*targets, tensor):
             if isinstance(target, Tensor):
                 dtype, device = target.dtype, target.device
-            elif isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
+            elif named(target) or (isinstance(target, int) and not isinstance(target, bool)):
                 device = target
             elif target is not None and not isinstance(target, bool):
                 dtype = target
@@ -67,7 +68,7 @@ class Converted(Named):
             )
 
         def convert(t: Tensor) -> Tensor:
-            return t.to(dtype=wanted if is_float(t.dtype) else None, device=device)
+            return t.to(dtype=wanted if is_float(t.dtype) else None, device=device, non_blocking=non_blocking)
 
         return self._apply(convert)
 
@@ -78,8 +79,9 @@ class Converted(Named):
             device: where to; None keeps the device.
             recurse: do the same below.
         """
-        place = None if device is None else str(device)
-        return self._apply(lambda t: Tensor(to_device(np.empty(t.shape, t.dtype), place or t.device)), recurse)
+        return self._apply(
+            lambda t: empty(t.shape, dtype=t.dtype, device=t.device if device is None else device), recurse
+        )
 
     def type(self: Self, dst_type: Any) -> Self:
         """Convert all parameters and buffers to an element type, and return the module."""
@@ -90,8 +92,8 @@ class Converted(Named):
         return self.to(device="cpu")
 
     def cuda(self: Self, device: Any = None) -> Self:
-        """Move it to a CUDA device."""
-        return self.to(device=device if isinstance(device, str) else f"cuda:{device or 0}")
+        """Move it to a CUDA device: a number or a name, the current one by default."""
+        return self.to(device="cuda" if device is None else device)
 
     def half(self: Self) -> Self:
         """Convert floats to float16."""

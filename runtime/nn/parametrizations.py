@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 
 from ...ops.errors import OpError
+from ...ops.kernels.array.host import on_host
 from ...ops.layout import concat
 from ...ops.linalg import solve
 from ...ops.matrix_exp import matrix_exp
 from ...ops.op import namespace
 from ..autograd.grad_mode import no_grad
+from ..cuda.guard import placed
 from ..tensor import random
+from ..tensor.creation import zeros
 from ..tensor.tensor import Tensor
 from .module import Module
 from .modules.conv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -29,7 +32,8 @@ class _OrthMaps(Enum):
 
 
 def _unit(like: Tensor, size: int) -> Tensor:
-    return Tensor(namespace(like._array).eye(size, dtype=like.dtype))
+    with placed(like._array):
+        return Tensor(namespace(like._array).eye(size, dtype=like.dtype))
 
 
 class _Orthogonal(Module):
@@ -62,7 +66,7 @@ class _Orthogonal(Module):
         n, k = x.shape[-2:]
         low = x.tril()
         if n != k:
-            right = Tensor(namespace(x._array).zeros((*x.shape[:-1], n - k), dtype=x.dtype))
+            right = zeros(*x.shape[:-1], n - k, dtype=x.dtype, device=x.device)
             low = concat(low, right, axis=x.ndim - 1)
         skew = low - low.mT
         if self.orthogonal_map is _OrthMaps.matrix_exp:
@@ -98,6 +102,10 @@ class _Orthogonal(Module):
             raise OpError(
                 f"Expected a matrix or batch of matrices of shape {self.shape}. Got a tensor of shape {Q.shape}."
             )
+        with placed(Q._array):
+            return self._inverted(Q)
+
+    def _inverted(self, Q: Tensor) -> Tensor:
         xp = namespace(Q._array)
         q = Q._array
         transposed = q.shape[-2] < q.shape[-1]
@@ -128,14 +136,14 @@ def _is_orthonormal(q: Any) -> bool:
 
 def _orthonormal(a: Any) -> Any:
     xp = namespace(a)
-    q, r = xp.linalg.qr(a)
+    q, r = on_host(np.linalg.qr)(a)
     return q * xp.sign(xp.diagonal(r, axis1=-2, axis2=-1))[..., None, :]
 
 
 def _packed(a: Any) -> Any:
     """Return the vectors of the reflections of a QR decomposition, and the signs of R's diagonal on the diagonal."""
     xp = namespace(a)
-    h, tau = xp.linalg.qr(a, mode="raw")
+    h, tau = on_host(np.linalg.qr)(a, mode="raw")
     h = xp.ascontiguousarray(h.swapaxes(-1, -2))
     i = xp.arange(h.shape[-1])
     signs = xp.sign(h[..., i, i])
@@ -253,7 +261,8 @@ class _SpectralNorm(Module):
             self.n_power_iterations = n_power_iterations
             matrix = as_matrix(weight, self.dim).detach()
             for name, size in zip(("_u", "_v"), matrix.shape, strict=True):
-                drawn = random.normal(namespace(matrix._array).empty(size, matrix.dtype), 0.0, 1.0)
+                with placed(matrix._array):
+                    drawn = random.normal(namespace(matrix._array).empty(size, matrix.dtype), 0.0, 1.0)
                 self.register_buffer(name, normalized(Tensor(drawn), eps))
             self._follow(matrix, 15)
 

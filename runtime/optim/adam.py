@@ -97,6 +97,9 @@ class Adam(Optimizer):
             group["eps"], lr / (1 - b1**step),
         ]  # fmt: skip
 
+    def _idle(self, group: dict[str, Any]) -> list[float] | None:
+        return [1.0 if group["decoupled_weight_decay"] else 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+
     def _advance(self, state: dict[str, Any], group: dict[str, Any]) -> None:
         advance(state)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from ...ops import layout, pointwise as pw
+from ...ops.op import namespace
 from ...ops.types import Array
+from ..cuda.guard import placed
 from ..tensor.tensor import wrap
 from .optimizer import Optimizer
 from .settings import advance, count, number, steps
@@ -106,6 +106,5 @@ def decay_number(group: dict[str, Any]) -> float:
 
 def filled(p: Array, value: float) -> Array:
     """Return an array like the parameter, every element the value."""
-    made = np.empty_like(p) if isinstance(p, np.ndarray) else p.copy()
-    made[...] = value
-    return made
+    with placed(p):
+        return namespace(p).full_like(p, value)

@@ -18,9 +18,11 @@ import numpy as np
 
 from ...ops.errors import InputError, TraceError, TrainingError
 from ...ops.op import namespace
+from ...ops.places import HOST, place_of
 from ...ops.types import Array
 from ..autograd.grad_mode import MODE, enable_grad
 from ..autograd.hooks import RemovableHandle
+from ..cuda.guard import placed
 from ..tensor.device import to_device
 from ..tensor.tensor import Tensor, wrap
 
@@ -73,7 +75,7 @@ class Optimizer:
         self.defaults = defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
-        self._room: dict[tuple[Any, int], Array] = {}
+        self._room: dict[tuple[Any, int, str], Array] = {}
         self._optimizer_step_pre_hooks: OrderedDict[int, Any] = OrderedDict()
         self._optimizer_step_post_hooks: OrderedDict[int, Any] = OrderedDict()
         self._optimizer_state_dict_pre_hooks: OrderedDict[int, Any] = OrderedDict()
@@ -168,7 +170,7 @@ class Optimizer:
                 if group.get("maximize"):
                     gradient = -gradient
                 state = self.state.get(p, {})
-                with np.errstate(all="ignore"):
+                with np.errstate(all="ignore"), placed(p._array, "a step of the optimizer"):
                     self._update(p._array, gradient, state, group)
                 if state:
                     self.state[p] = state
@@ -202,6 +204,10 @@ class Optimizer:
         """Return what the coming step's formula reads of settings and state."""
         return []
 
+    def _idle(self, group: dict[str, Any]) -> list[float] | None:
+        """Return numbers with which a step of a gradient of zeros changes nothing; None where there are none."""
+        return None
+
     def _advance(self, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Count a step in the state."""
 
@@ -218,7 +224,8 @@ class Optimizer:
 
     def _initial(self, p: Array, name: str, group: dict[str, Any]) -> Array:
         """Return a piece of state as it is before the first step."""
-        return namespace(p).zeros_like(p)
+        with placed(p):
+            return namespace(p).zeros_like(p)
 
     def _held(self, p: Tensor, name: str) -> Array:
         """Return the array of a piece of state, made where there is none yet."""
@@ -234,10 +241,11 @@ class Optimizer:
 
     def _scratch(self, like: Array, slot: int = 0) -> Array:
         """Return an array like this one that is free until the next parameter."""
-        key = (like.dtype, slot)
+        key = (like.dtype, slot, HOST if type(like) is np.ndarray else place_of(like))
         room = self._room.get(key)
-        if room is None or room.size < like.size or type(room) is not type(like):
-            room = self._room[key] = namespace(like).empty(like.size, like.dtype)
+        if room is None or room.size < like.size:
+            with placed(like):
+                room = self._room[key] = namespace(like).empty(like.size, like.dtype)
         return room[: like.size].reshape(like.shape)
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:

@@ -78,5 +78,8 @@ class SGD(Optimizer):
         keep = 1.0 if state.get("momentum_buffer") is None else 1 - group["dampening"]
         return [number(group["lr"]), group["weight_decay"], group["momentum"], keep]
 
+    def _idle(self, group: dict[str, Any]) -> list[float] | None:
+        return [0.0, 0.0, 1.0, 0.0]
+
     def _age(self, state: dict[str, Any]) -> Any:
         return state.get("momentum_buffer") is not None

@@ -10,7 +10,7 @@ import numpy as np
 from ...ops.errors import DTypeError, ShapeError
 from ...ops.types import Array
 from ..graph.open_sizes import counted, filled, is_open
-from .device import CPU, DEFAULT, to_device
+from .device import CPU, DEFAULT, adopted, device as _device, device_of, on, to_device
 from .tensor import Tensor
 
 
@@ -24,7 +24,7 @@ def tensor(
         dtype: the element type; that of the data by default.
         device: where it lies; the CPU by default, or where the array does.
         requires_grad: record what is computed from it.
-        pin_memory: taken and ignored.
+        pin_memory: put it in page-locked memory of the CPU, where there is a CUDA device.
 
     Raises:
         ShapeError: if nested lists differ in length.
@@ -33,15 +33,19 @@ def tensor(
     if isinstance(data, list | tuple):
         data = _plain(data)
     array = data._array if isinstance(data, Tensor) else data
-    if hasattr(array, "get") and hasattr(array, "device"):
-        array = array.astype(np.dtype(dtype)) if dtype is not None else array.copy()
+    if hasattr(array, "__cuda_array_interface__"):
+        array = adopted(array)
+        with on(array):
+            array = array.astype(np.dtype(dtype)) if dtype is not None else array.copy()
     else:
         array = _array(array, None if dtype is None else np.dtype(dtype))
         if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype") and not _wide(data):
             array = array.astype(Tensor.default_dtype)
     if device is None and isinstance(array, np.ndarray) and not isinstance(data, Tensor):
-        return made(array, None, requires_grad)
-    return Tensor(array if device is None else to_device(array, device), requires_grad)
+        found = made(array, None, requires_grad)
+    else:
+        found = Tensor(array if device is None else to_device(array, device), requires_grad)
+    return found.pin_memory().requires_grad_(requires_grad) if pin_memory else found
 
 
 def _array(data: Any, dtype: Any) -> Array:
@@ -139,6 +143,15 @@ def made(array: Array, device: Any, requires_grad: bool) -> Tensor:
     return Tensor(array if device is None else to_device(array, device), requires_grad)
 
 
+def constant(shape: tuple[int, ...], value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+    """Return a Tensor with one value everywhere, or None: whatever is in memory; made on the device itself."""
+    place = DEFAULT[0] if device is None else _device(device)
+    if place == CPU:
+        return Tensor(np.empty(shape, dtype) if value is None else np.full(shape, value, dtype), requires_grad)
+    with on(place) as xp:
+        return Tensor(xp.empty(shape, dtype) if value is None else xp.full(shape, value, dtype), requires_grad)
+
+
 def type_or_default(dtype: Any) -> Any:
     """Return an element type, the default one for None."""
     return Tensor.default_dtype if dtype is None else np.dtype(dtype)
@@ -168,14 +181,15 @@ def _filled(name: str, value: int | None) -> Callable[..., Tensor]:
     def make(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **named: Any) -> Tensor:
         if "size" in named:
             size = (named.pop("size"),)
-        named.pop("pin_memory", None)
+        pinned = named.pop("pin_memory", False)
         named.pop("memory_format", None)
         if named:
             raise TypeError(f"{name}() got an unexpected keyword argument '{next(iter(named))}'")
         shape, kind = shape_of(size), type_or_default(dtype)
         if is_open(shape):
             return filled(shape, value or 0, kind)
-        return made(np.empty(shape, kind) if value is None else np.full(shape, value, kind), device, requires_grad)
+        found = constant(shape, value, kind, device, requires_grad)
+        return found.pin_memory().requires_grad_(requires_grad) if pinned else found
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = f"Return a Tensor {what}, of sizes that come one by one or as a sequence."
@@ -196,7 +210,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
     shape = shape_of((size,))
     if is_open(shape):
         return filled(shape, fill_value, type_or_default(dtype))
-    return made(np.full(shape, fill_value, type_or_default(dtype)), device, requires_grad)
+    return constant(shape, fill_value, type_or_default(dtype), device, requires_grad)
 
 
 def full_like(
@@ -213,8 +227,9 @@ def full_like(
         fill_value = fill_value.item()
     if is_open(input.shape):
         return filled(input.shape, fill_value, input.dtype if dtype is None else dtype)
-    array = np.full(tuple(input.shape), fill_value, input.dtype if dtype is None else np.dtype(dtype))
-    return made(array, getattr(input, "device", None) if device is None else device, requires_grad)
+    kind = input.dtype if dtype is None else np.dtype(dtype)
+    place = device_of(getattr(input, "_array", input)) if device is None else device
+    return constant(tuple(input.shape), fill_value, kind, place, requires_grad)
 
 
 def zeros_like(
@@ -235,8 +250,9 @@ def empty_like(
     input: Any, dtype: Any = None, requires_grad: bool = False, *, device: Any = None, memory_format: Any = None
 ) -> Tensor:
     """Return a Tensor of the shape, element type and device of another, with whatever is in memory."""
-    array = np.empty(tuple(input.shape), input.dtype if dtype is None else np.dtype(dtype))
-    return made(array, getattr(input, "device", None) if device is None else device, requires_grad)
+    kind = input.dtype if dtype is None else np.dtype(dtype)
+    place = device_of(getattr(input, "_array", input)) if device is None else device
+    return constant(tuple(input.shape), None, kind, place, requires_grad)
 
 
 def _number(value: Any) -> Any:

@@ -1,32 +1,60 @@
-"""Devices: the CPU, and CUDA through CuPy where it is installed and a driver answers."""
+"""Devices: the CPU, and CUDA through CuPy where it is installed and a driver answers (`runtime/cuda/`)."""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ...ops.errors import InputError, MissingExtraError
+import numpy as np
+
+from ...ops.errors import InputError
+from ...ops.places import place_of
 from ...ops.transfer import transfer
 from ...ops.types import Array
+from ..autograd.saved import Late
+from ..cuda.devices import current_device, current_or_first, synchronize
+from ..cuda.library import cupy, device_count, is_available
+
+__all__ = [
+    "CPU",
+    "DEFAULT",
+    "adopted",
+    "current_device",
+    "device",
+    "device_count",
+    "device_of",
+    "get_default_device",
+    "is_available",
+    "named",
+    "on",
+    "set_default_device",
+    "synchronize",
+    "to_device",
+]
 
 
 class device(str):  # noqa: N801 - PyTorch's name
     """A device by its name, `cpu` or `cuda:N`; equal to that string.
 
     Args:
-        name: `cpu`, `cuda` or `cuda:N`.
+        name: `cpu`, `cuda` (the current CUDA device), `cuda:N`, or N.
         index: N, where the name has none.
     """
 
     __slots__ = ()
 
-    def __new__(cls, name: str, index: int | None = None) -> device:
+    def __new__(cls, name: str | int, index: int | None = None) -> device:
         """Check and complete the name."""
-        kind, _, number = str(name).partition(":")
+        if isinstance(name, device):
+            return name
+        kind, _, number = (f"cuda:{name}" if isinstance(name, int) else str(name)).partition(":")
         if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
             raise InputError(f"no device {name!r}: there are 'cpu' and 'cuda:N'")
-        place = int(number) if number else index or 0
-        return super().__new__(cls, "cpu" if kind == "cpu" else f"cuda:{place}")
+        if kind == "cpu":
+            return super().__new__(cls, "cpu")
+        place = int(number) if number else current_or_first() if index is None else index
+        return super().__new__(cls, f"cuda:{place}")
 
     @property
     def type(self) -> str:
@@ -47,75 +75,18 @@ class device(str):  # noqa: N801 - PyTorch's name
 
 def device_of(array: Array) -> device:
     """Return where an array lies."""
-    found: Any = getattr(array, "device", None)
-    return device(f"cuda:{found.id}") if hasattr(found, "id") else CPU
+    return CPU if type(array) is np.ndarray else device(place_of(array))
+
+
+def named(target: Any) -> bool:
+    """Whether something that `to` is given is the name of a device."""
+    return isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda")
 
 
 CPU = device("cpu")
 DEFAULT = [CPU]
 """Where Tensors are made that are not told where."""
 _device = device
-
-
-def _cupy() -> Any:
-    try:
-        import cupy
-    except ImportError as error:
-        raise MissingExtraError(
-            f"CUDA needs CuPy: pip install 'onnxgrad[cuda12]' (or 'onnxgrad[cuda13]'): {error}"
-        ) from None
-    return cupy
-
-
-@functools.cache
-def device_count() -> int:
-    """Return the number of CUDA devices; 0 without CuPy or without a driver."""
-    try:
-        return int(_cupy().cuda.runtime.getDeviceCount())
-    except Exception:  # a missing package, driver or library: whatever is wrong, there is no CUDA here
-        return 0
-
-
-def is_available() -> bool:
-    """Whether there is a CUDA device; never an error."""
-    return device_count() > 0
-
-
-def current_device() -> int:
-    """Return the CUDA device that new arrays go to."""
-    return int(_cupy().cuda.runtime.getDevice())
-
-
-def manual_seed(seed: int) -> None:
-    """Seed nothing: one generator serves all devices, and `manual_seed` of the package seeds it."""
-
-
-def manual_seed_all(seed: int) -> None:
-    """Seed nothing: one generator serves all devices, and `manual_seed` of the package seeds it."""
-
-
-def empty_cache() -> None:
-    """Give the memory that the pools keep back to the CUDA device."""
-    if is_available():
-        _cupy().get_default_memory_pool().free_all_blocks()
-
-
-def memory_allocated(device: Any = None) -> int:
-    """Return how many bytes of the CUDA device Tensors take; 0 without one."""
-    return int(_cupy().get_default_memory_pool().used_bytes()) if is_available() else 0
-
-
-def get_device_name(device: Any = None) -> str:
-    """Return the name of a CUDA device.
-
-    Raises:
-        InputError: where there is none.
-    """
-    if not is_available():
-        raise InputError("get_device_name: no CUDA device found")
-    number = current_device() if device is None else device if isinstance(device, int) else int(str(device)[5:] or 0)
-    name = _cupy().cuda.runtime.getDeviceProperties(number)["name"]
-    return str(name.decode())
 
 
 def get_default_device() -> device:
@@ -127,33 +98,70 @@ def set_default_device(device: Any) -> None:
     """Set where Tensors are made that are not told where; None is the CPU.
 
     Raises:
+        MissingExtraError: for CUDA without CuPy.
+        DeviceError: for CUDA without a driver or a device.
         InputError: for a device that is not there.
     """
     made = CPU if device is None else _device(device)
-    if made.type == "cuda" and (made.index or 0) >= device_count():
-        raise InputError(f"no device {made}: {device_count()} CUDA devices found")
+    _check(made)
     DEFAULT[0] = made
 
 
-def synchronize() -> None:
-    """Wait until the CUDA device has done what was asked of it."""
-    if is_available():
-        _cupy().cuda.runtime.deviceSynchronize()
+def to_device(x: Any, name: Any, wait: bool = True) -> Any:
+    """Return an array or Tensor on a device; itself where it lies there. Gradients flow back.
 
-
-def to_device(x: Any, name: str) -> Any:
-    """Return an array or Tensor on a device, `cpu` or `cuda:N`; itself where it lies there. Gradients flow back.
+    Args:
+        x: the array or Tensor.
+        name: `cpu`, `cuda` (the current CUDA device), `cuda:N`, or N.
+        wait: whether the elements are there for the host when this returns.
 
     Raises:
         MissingExtraError: for CUDA without CuPy.
+        DeviceError: for CUDA without a driver or a device.
         InputError: for a device that is not there.
     """
+    array = getattr(x, "_array", x)
+    if name == "cpu" and type(array) is np.ndarray:
+        return x
     target = device(name)
-    source = device_of(getattr(x, "_array", x))
+    source = device_of(array)
     if source == target:
         return x
+    cupy()
+    _check(target)
+    more = {} if wait else {"wait": False}
+    if target == CPU and wait:
+        Late.guard.reads(array, "to('cpu')")
+    at = target.index if target.index is not None else source.index
+    with Late.guard.at(at, f"to('{target}')"):
+        return transfer(x, device=str(target), source=str(source), **more)
+
+
+def adopted(array: Any) -> Any:
+    """Return an array of another library that lies on a CUDA device as CuPy's, sharing its memory."""
+    library = cupy()
+    return array if isinstance(array, library.ndarray) else library.asarray(array)
+
+
+@contextmanager
+def on(place: Any) -> Iterator[Any]:
+    """Make a CUDA device, or that of an array, the current one for the time of a `with` block, and give CuPy.
+
+    Raises:
+        MissingExtraError: without CuPy.
+        DeviceError: without a driver or a device.
+        InputError: for a device that is not there.
+    """
+    target = place if isinstance(place, device) else device_of(place)
+    _check(target)
+    library = cupy()
+    with Late.guard.at(target.index, "a new Tensor"):
+        yield library
+
+
+def _check(target: device) -> None:
     if target.type == "cuda":
-        _cupy()
-        if (target.index or 0) >= device_count():
-            raise InputError(f"no device {target}: {device_count()} CUDA devices found")
-    return transfer(x, device=str(target), source=str(source))
+        cupy()
+        count = device_count()
+        if (target.index or 0) >= count:
+            raise InputError(f"no device {target}: {count} CUDA device{'s' * (count != 1)} found")

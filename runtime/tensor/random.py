@@ -13,6 +13,7 @@ from ...ops.errors import TraceError
 from ...ops.op import namespace
 from ...ops.types import Array
 from ..autograd.grad_mode import MODE
+from ..cuda.guard import placed
 
 
 class Generator:
@@ -142,21 +143,25 @@ def next_key(generator: Generator | None = None) -> Array:
 def uniform(like: Array, low: float, high: float, generator: Generator | None = None) -> Array:
     """Return draws from [low, high), of the shape and element type and on the device of an array."""
     if _HERE.undrawn:
-        return namespace(like).full_like(like, low)
+        with placed(like):
+            return namespace(like).full_like(like, low)
     g = _drawing(generator)
     with g._lock:
         drawn: Array = g.numpy.random(like.shape, dtype=np.float64 if like.dtype == np.float64 else np.float32)
-    return namespace(like).asarray((low + (high - low) * drawn).astype(like.dtype))
+    with placed(like):
+        return namespace(like).asarray((low + (high - low) * drawn).astype(like.dtype))
 
 
 def normal(like: Array, mean: float, std: float, generator: Generator | None = None) -> Array:
     """Return draws from a normal distribution, of the shape and element type and on the device of an array."""
     if _HERE.undrawn:
-        return namespace(like).full_like(like, mean)
+        with placed(like):
+            return namespace(like).full_like(like, mean)
     g = _drawing(generator)
     with g._lock:
         drawn: Array = g.numpy.standard_normal(like.shape, dtype=np.float64 if like.dtype == np.float64 else np.float32)
-    return namespace(like).asarray((mean + std * drawn).astype(like.dtype))
+    with placed(like):
+        return namespace(like).asarray((mean + std * drawn).astype(like.dtype))
 
 
 def integers(low: int, high: int, shape: tuple[int, ...], generator: Generator | None = None) -> Array:

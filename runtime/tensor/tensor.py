@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...ops.errors import AutogradError, DTypeError, ShapeError
-from ...ops.op import Op, namespace
+from ...ops.op import Op
 from ...ops.types import Array, is_float
 from ..autograd import record as _record
 from ..autograd.grad_mode import MODE
 from ..autograd.hooks import Hooks, RemovableHandle
 from ..autograd.node import AccumulateGrad
-from ..autograd.saved import STALE, introduce
+from ..autograd.saved import STALE, Late, introduce
 from ..compiled import eager_calls as _eager
-from .device import device, device_of
+from ..cuda.guard import placed
+from .device import adopted, device, device_of
 from .exposed import expose, share
 from .methods import Methods
 from .size import Size
@@ -74,6 +75,8 @@ class Tensor(Methods):
                     data = data.astype(Tensor.default_dtype)
         elif isinstance(data, np.generic):
             data = np.asarray(data)
+        elif not isinstance(data, np.ndarray) and not hasattr(data, "__array_interface__"):
+            data = adopted(data)
         if requires_grad:
             if not is_float(data.dtype):
                 raise DTypeError(f"only floating point Tensors can require gradients, found {data.dtype}")
@@ -110,7 +113,7 @@ class Tensor(Methods):
             raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
         else:
             share(value)
-            self._array = namespace(value).asarray(value)
+            self._array = adopted(value) if hasattr(value, "__cuda_array_interface__") else np.asarray(value)
         self._bump()
 
     @property
@@ -243,6 +246,8 @@ class Tensor(Methods):
     def _readable(self, what: str) -> None:
         if MODE.trace is not None:
             MODE.trace.read(self, what)
+        if Late.guard is not None:
+            Late.guard.reads(self._array, what)
 
     def tolist(self) -> Any:
         """Return nested lists of numbers."""
@@ -418,7 +423,8 @@ class Tensor(Methods):
                 if k not in ("_accumulator", "_base", "_counter", "_hooks", "_post_hooks", "_views", "grad")
             }
         )
-        out._array = self._array.copy()
+        with placed(self._array):
+            out._array = self._array.copy()
         if self.grad is not None:
             out.grad = self.grad.__deepcopy__(memo)
         memo[id(self)] = out

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...ops.errors import AssumptionError, InputError
 from ...ops.kernels.cpu.target import available
+from ...ops.places import HOST
 from ...ops.types import Array
+from ..amp.widen import Halves
 from ..compiled.choice import advise
 from ..graph.execute import execute, plan_of
 from ..graph.graph import Graph
@@ -23,6 +25,9 @@ from ..passes.recompute import peak_bytes, recompute
 from ..passes.rewriting import Pass, run_passes
 from ..passes.simplify_arithmetic import simplify_arithmetic
 from ..passes.turn_products import turn_products
+
+if TYPE_CHECKING:
+    from ..cuda.buckets import Buckets
 
 PASSES: Sequence[Pass] = (
     fold_constants,
@@ -47,12 +52,13 @@ class Engine:
 
     Attributes:
         graph: after the passes.
-        program: what runs it, None for the array kernels.
+        device: where it runs, `cpu` or `cuda:N`.
+        program: what runs it on the CPU, None for the array kernels.
     """
 
     def __init__(
         self, graph: Graph, *, threads: int | None, exact: bool, passes: Sequence[Pass] = PASSES,
-        memory_limit_bytes: int | None = None, env: Mapping[str, int] | None = None,
+        memory_limit_bytes: int | None = None, env: Mapping[str, int] | None = None, device: str = HOST,
     ) -> None:  # fmt: skip
         """Make it ready; the state that nothing reads is left out.
 
@@ -63,8 +69,13 @@ class Engine:
             passes: for the graph.
             memory_limit_bytes: how much intermediate values may take; what is cheap is then computed again.
             env: the sizes to reckon with.
+            device: where it is to run.
         """
-        self.graph = run_passes(graph, passes).graph
+        self.device = device
+        self._half = Halves(graph) if device == HOST else None
+        self._pairs: dict[int, int] = {}
+        self._buckets: Buckets | None = None
+        self.graph = run_passes(graph if self._half is None else self._half.graph, passes).graph
         self.exact, self.threads = exact, threads
         self._make()
         if memory_limit_bytes is not None:
@@ -75,10 +86,14 @@ class Engine:
         self.graph.state = {k: v for k, v in self.graph.state.items() if v in read}
         self.program: Any = None
         self._late_flags = False
+        if self._half is None:
+            return
         if available():
             from ..compiled.program import Program
 
-            self.program = Program(self.graph, exact=self.exact, threads=self.threads, hoist=False)
+            self.program = Program(
+                self.graph, exact=self.exact, threads=self.threads, hoist=False, precision=self._half.precision
+            )
         else:
             advise()
 
@@ -116,6 +131,24 @@ class Engine:
             InputError: if a kernel met bad input behind the first of those that are written over feeds; before that the
                 array kernels run instead, and raise what they raise.
         """
+        if self._half is None:
+            return self._on_cuda(feeds, into)
+        if self._half.changed:
+            return self._half.run(self._run, feeds, into)
+        return self._run(feeds, into)
+
+    def _on_cuda(self, feeds: Sequence[Any], into: dict[int, Array]) -> Sequence[Any]:
+        if self._buckets is None:
+            from ..cuda.choice import compile_buckets
+
+            self._buckets = compile_buckets(self.graph, self.device, passes=PASSES, hoist=False, in_place=self._pairs)
+        results, _ = self._buckets.run(feeds)
+        for i, array in into.items():
+            if results[i] is not None:
+                array[...] = results[i]
+        return results
+
+    def _run(self, feeds: Sequence[Any], into: dict[int, Array]) -> Sequence[Any]:
         if self.program is not None:
             try:
                 return self.program.run(feeds, into=into)[0]  # type: ignore[no-any-return]
@@ -129,6 +162,11 @@ class Engine:
 
     def in_place(self, output: int, feed: int) -> bool:
         """Whether an output may be written over a feed: nothing reads that afterwards, nor elsewhere meanwhile."""
+        if self._half is None:
+            self._pairs[output] = feed
+            return True
+        if output in self._half.outputs:
+            return False
         if self.program is None:
             return True
         writes = -1

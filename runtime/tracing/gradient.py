@@ -13,6 +13,7 @@ import numpy as np
 
 from ...ops.dims import Dim, symbols_in
 from ...ops.errors import AutogradError
+from ...ops.places import HOST, place_of
 from ...ops.types import Array, TensorType, is_float
 from ..autograd.node import Flow, Needed, Node
 from ..autograd.saved import Saved
@@ -96,6 +97,11 @@ def _sizes(values: Sequence[Value]) -> set[str]:
     return {d.name for shape in shapes for d in shape or () if isinstance(d, Dim) and d.name is not None}
 
 
+def _array(g: Any) -> Array:
+    """Return a gradient as an array, where it lies."""
+    return g if place_of(g) != HOST else np.asarray(g)
+
+
 class CompiledNode(Node):
     """One call of a compiled function, whose backward is a program."""
 
@@ -126,10 +132,10 @@ class CompiledNode(Node):
         if recorded:
             raise AutogradError("a compiled function has first derivatives only; call the function itself instead")
         sources = [s.unpack(self, False) for s in self._sources]
-        given = [np.zeros(*s) if g is None else np.asarray(g) for s, g in zip(self.shapes, gs, strict=True)]
+        given = [np.zeros(*s) if g is None else _array(g) for s, g in zip(self.shapes, gs, strict=True)]
         found = self._run([*self._saved, *given])
         return [
-            (i, np.asarray(g), like)
+            (i, _array(g), like)
             for i, (edge, g, like) in enumerate(zip(self.inputs, found, sources, strict=True))
             if edge is not None and (needed is None or needed(edge))
         ]

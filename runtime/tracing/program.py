@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ...ops.places import HOST, place_of
 from ...ops.types import Array
 from ..autograd.grad_mode import MODE
 from ..graph.graph import Value
@@ -20,7 +21,7 @@ from ..tensor.random import Generator
 from ..tensor.tensor import Tensor
 from .engine import PASSES, Engine
 from .gradient import TracedGradient
-from .trace import Numbers, Owned, Slot, Trace
+from .trace import Numbers, Owned, Slot, Trace, on_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +109,11 @@ class TracedProgram:
         self._grads = self._gradients(trace, keep_grads)
         trace.graph.outputs = self._outputs
         values = [*trace.graph.inputs]
+        device = trace.device
         self.engine = Engine(
-            trace.graph, threads=threads, exact=exact, passes=passes, memory_limit_bytes=memory_limit_bytes, env=env
-        )
+            trace.graph, threads=threads, exact=exact, passes=passes, memory_limit_bytes=memory_limit_bytes, env=env,
+            device=device,
+        )  # fmt: skip
         names = {v.name for v in self.engine.graph.state.values()}
         kept = [v for v in trace.graph.state.values() if v.name in names]
         places = {id(v): i for i, v in enumerate([*values, *kept])}
@@ -123,10 +126,11 @@ class TracedProgram:
             self._saved = [("feed", places[id(v)]) if kind == "value" else (kind, v) for kind, v in self._saved]
             self._targets = [_target(o) for o in self._gradient.owned]
             self._gradient.owned = []
-            self._backward = Engine(self._gradient.graph, threads=threads, exact=exact, passes=passes)
+            self._backward = Engine(self._gradient.graph, threads=threads, exact=exact, passes=passes, device=device)
         self._stepped = list(trace.stepped)
+        self._skips = dict(trace.skips)
         self._numbers = list(trace.numbers.values())
-        self.keep += [t for _, _, t in self._stepped]
+        self.keep += [p for _, _, p in self._stepped]
 
     def _saves(self) -> list[tuple[str, Any]]:
         """Return where what backward reads comes from: an output, or a feed whose Tensor's version backward checks."""
@@ -142,7 +146,7 @@ class TracedProgram:
 
     def _output(self, array: Any) -> int:
         if not isinstance(array, Value):
-            array = self.graph.constant(np.asarray(array))
+            array = self.graph.constant(on_host(array))
         self._outputs.append(array)
         return len(self._outputs) - 1
 
@@ -182,23 +186,23 @@ class TracedProgram:
 
     def run(self, leaves: Sequence[Any]) -> list[Any]:
         """Run on the arguments that are arrays or Tensors, and return the Tensors of the result."""
+        fresh = {p for o, _, p in self._stepped if not o.state.get(p)} if self._skips else ()
         feeds = [source(leaves) for source in self._sources]
         into = {}
         for u in self.updates:
             if u.in_place:
                 array = feeds[u.feed]  # type: ignore[index]
-                if (
-                    type(array) is np.ndarray
-                    and array.flags.c_contiguous
-                    and array.flags.aligned
-                    and array.flags.writeable
-                ):
+                if _may_be_overwritten(array):
                     into[u.output] = array
         results = self.engine.run(feeds, into)
         for u in self.updates:
             _put(u.target, leaves, None if u.output in into else results[u.output])
+        skipped = {key for key, flag in self._skips.items() if flag._array.item()}
         for optimizer, group, p in self._stepped:
-            optimizer._stepped(p, optimizer.param_groups[group])
+            if id(optimizer) not in skipped:
+                optimizer._stepped(p, optimizer.param_groups[group])
+            elif p in fresh:
+                optimizer.state.pop(p, None)
         for of, output in self._grads:
             tensor = _find(of, leaves)
             if isinstance(tensor, Tensor):
@@ -215,8 +219,17 @@ class TracedProgram:
         return returned
 
 
+def _may_be_overwritten(array: Any) -> bool:
+    """Whether a program may write its results over an array."""
+    if type(array) is not np.ndarray:
+        return place_of(array) != HOST and bool(array.flags.c_contiguous)
+    return bool(array.flags.c_contiguous and array.flags.aligned and array.flags.writeable)
+
+
 def _own(array: Any) -> Array:
-    """Return an array that nobody else has."""
+    """Return an array that nobody else has; those of a device are nobody else's."""
+    if place_of(array) != HOST:
+        return array
     array = np.asarray(array)
     return array if array.flags.owndata and array.flags.writeable else array.copy()
 
@@ -258,9 +271,10 @@ def _put(target: Target | Slot, leaves: Sequence[Any], new: Array | None) -> Non
     holder = _find(target, leaves)
     array = getattr(holder, "_array", holder)
     if new is not None:
-        new = np.asarray(new)
-        if array.shape == new.shape and array.dtype == new.dtype and array.flags.writeable:
-            np.copyto(array, new)
+        if place_of(array) == HOST:
+            new = on_host(new)
+        if array.shape == new.shape and array.dtype == new.dtype and (place_of(array) != HOST or array.flags.writeable):
+            array[...] = new
         elif isinstance(holder, Tensor):
             holder._array = _own(new)
         else:

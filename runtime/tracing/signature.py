@@ -141,6 +141,7 @@ def context_key(reached: Reached) -> tuple[Any, ...]:
     """Return what the graph hangs on of modules, optimizers and Tensors around the function."""
     return (
         MODE.enabled,
+        None if MODE.autocast is None else MODE.autocast.key,
         GLOBAL.numbers(),
         tuple(map(_module_key, reached.modules)),
         tuple(map(_optimizer_key, reached.optimizers)),

@@ -19,6 +19,7 @@ import numpy as np
 from ...ops import create, index as index_ops, layout, pointwise as pw, reduce
 from ...ops.dims import Shape
 from ...ops.errors import AutogradError, ShapeError, TraceError
+from ...ops.places import HOST, place_of
 from ...ops.random import KEY_TYPE
 from ...ops.types import Array, TensorType
 from ..autograd.grad_mode import MODE, no_grad
@@ -81,6 +82,11 @@ class Numbers:
     parameter: Tensor
 
 
+def on_host(array: Any) -> Array:
+    """Return an array as NumPy's."""
+    return np.asarray(array.get() if place_of(array) != HOST else array)
+
+
 class Trace:
     """One trace.
 
@@ -89,8 +95,10 @@ class Trace:
         owned: by the id of the Tensor.
         keys: a value and its generator for each random op.
         stepped: (optimizer, group, parameter) of each update that an optimizer made.
+        skips: by the id of an optimizer a Tensor of one element, not 0 in runs that leave the optimizer's step out.
         zeroed: ids of Tensors whose gradients `zero_grad` dropped.
         differentiated: whether gradients were accumulated.
+        device: where the Tensors lie that were met: the host, or one CUDA device (numbers may lie on the host).
         whole: whether ops that are only compositions become one node each, as a file wants them.
         undo: called in the end, what was added last first.
     """
@@ -104,9 +112,11 @@ class Trace:
         self.slots: list[Slot] = []
         self.numbers: dict[tuple[int, int, int], Numbers] = {}
         self.stepped: list[tuple[Optimizer, int, Tensor]] = []
+        self.skips: dict[int, Tensor] = {}
         self.zeroed: set[int] = set()
         self.undo: list[Callable[[], None]] = []
         self.differentiated = False
+        self.device = HOST
         self._inside: dict[int, weakref.ref[Tensor]] = {}
         self._holders: dict[int, list[weakref.ref[Tensor]]] = {}
         self._by_array: dict[int, Owned] = {}
@@ -147,10 +157,12 @@ class Trace:
         self._own(tensor, self.graph.add_state(name, TensorType(tensor.dtype, tensor.shape)), None)
 
     def _own(self, tensor: Tensor, value: Value, place: int | None) -> None:
-        if not isinstance(tensor._array, np.ndarray):
+        there = place_of(tensor._array)
+        if there != HOST and self.device not in (HOST, there):
             raise TraceError(
-                f"compiled functions run on the CPU, found a Tensor on {tensor.device}; call them uncompiled"
+                f"a compiled function runs on one device, found Tensors on {self.device} and {there}; move them to one"
             )
+        self.device = there if there != HOST else self.device
         version = None if tensor._counter is None else tensor._counter[0]
         owned = Owned(tensor, value, tensor._array, tensor.grad, version, tensor._edge, tensor._accumulator, place)
         self.owned[id(tensor)] = owned
@@ -248,7 +260,7 @@ class Trace:
         if isinstance(value, Tensor):
             self.own(value)
             value = value._array
-        tensor._array = value if isinstance(value, Value) else self.graph.constant(np.asarray(value))
+        tensor._array = value if isinstance(value, Value) else self.graph.constant(on_host(value))
         self._holds(tensor, tensor._array)
         tensor._bump()
 
@@ -305,7 +317,7 @@ class Trace:
     def _put(self, tensor: Tensor, made: Any) -> None:
         made = getattr(made, "_array", made)
         if not isinstance(made, Value):
-            made = self.graph.constant(np.asarray(made))
+            made = self.graph.constant(on_host(made))
         if made.dtype != tensor.dtype:
             if made.dtype.kind == "f" and tensor.dtype.kind in "iub":
                 raise TraceError(f"an in-place change: {made.dtype} does not fit into {tensor.dtype}")
@@ -371,7 +383,12 @@ class Trace:
         return Tensor(value)
 
     def step(self, optimizer: Optimizer) -> None:
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient, but for runs in which a flag of `skips` is set."""
+        skip = self.skips.get(id(optimizer))
+        skips = None
+        if skip is not None:
+            self.own(skip)
+            skips = pw.greater(skip._array, 0.0)
         for number, group in enumerate(optimizer.param_groups):
             for p in group["params"]:
                 if p.grad is None:
@@ -381,9 +398,15 @@ class Trace:
                 g: Any = p.grad._array
                 if group.get("maximize"):
                     g = pw.neg(g)
-                new, state = optimizer._trace(
-                    p._array, g, self._slots(optimizer, p), group, self._numbers(optimizer, number, p)
-                )
+                numbers, slots = self._numbers(optimizer, number, p), len(self.slots)
+                idle = None if skips is None else optimizer._idle(group)
+                if skips is not None and idle is not None:
+                    g = pw.where(skips, 0.0, g)
+                    numbers = pw.where(skips, self.graph.constant(np.array(idle, p._array.dtype)), numbers)
+                new, state = optimizer._trace(p._array, g, self._slots(optimizer, p), group, numbers)
+                if skips is not None and idle is None:
+                    new = pw.where(skips, p._array, new)
+                    state = {s.name: pw.where(skips, s.value, state[s.name]) for s in self.slots[slots:]}
                 self.assign(p, new)
                 p._bump()
                 for slot in self.slots[len(self.slots) - len(state) :]:

@@ -107,7 +107,7 @@ def _weighed(
         hidden = _hidden(xp, ends, begins, (first, stop), (low, high), left, right, offset)
         if hidden is not None:
             xp.copyto(s, -np.inf, where=hidden if hidden.ndim == 2 else hidden[:, None, None])
-        most = s.max(axis=-1, keepdims=True, initial=-np.inf)
+        most = s.max(axis=-1, keepdims=True) if high > low else xp.full((*s.shape[:-1], 1), -np.inf, s.dtype)
         if sink is not None:
             extra = sink.reshape(shared, group, 1, 1)[heads].astype(s.dtype)
             most = xp.maximum(most, extra)

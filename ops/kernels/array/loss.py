@@ -41,5 +41,5 @@ def _softmax_cross_entropy_grad(
         dx[(places[0], xp.where(index < 0, index + x.shape[1], index), *places[1:])] -= 1
         dx *= xp.expand_dims(share.astype(x.dtype, copy=False), 1)
     if ignored is not None:
-        dx[xp.broadcast_to(xp.expand_dims(ignored, 1), dx.shape)] = 0
+        xp.copyto(dx, 0, where=xp.expand_dims(ignored, 1))
     return dx

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ...op import namespace
 from ...pairwise import pairs, pairwise_coupling
 from ...types import Array
@@ -15,18 +13,18 @@ SWEEPS, TOLERANCE = 100, 0.005
 @pairwise_coupling.kernel("array")
 def _pairwise_coupling(p: Array, *, classes: int) -> Array:
     xp = namespace(p)
-    first, second = pairs(classes)
+    first, second = (xp.asarray(i) for i in pairs(classes))
     r = xp.zeros((len(p), classes, classes), p.dtype)
     r[:, first, second], r[:, second, first] = p, 1 - p
     q = -r * r.transpose(0, 2, 1)
-    diagonal = np.arange(classes)
+    diagonal = xp.arange(classes)
     own = (r * r).sum(axis=1)
     q[:, diagonal, diagonal] = own
     out = xp.full((len(p), classes), 1 / classes, p.dtype)
-    for _ in range(max(SWEEPS, classes)):
+    for _ in range(max(SWEEPS, classes) if classes else 0):
         qp = (q @ out[:, :, None])[:, :, 0]
         total = (out * qp).sum(axis=1)
-        going = abs(qp - total[:, None]).max(axis=1, initial=0) >= TOLERANCE / classes
+        going = abs(qp - total[:, None]).max(axis=1) >= TOLERANCE / classes
         if not bool(going.any()):
             break
         for t in range(classes):

@@ -84,7 +84,7 @@ def _max_pool_indices(x: Array, *, kernel: Shape, win: Window, column_major: boo
     offsets = xp.asarray([*steps, steps[-1]])
     index = xp.empty(largest.shape, np.int64)
     small = np.uint8 if len(walk) < 255 else np.uint16
-    lost = x.dtype.kind == "f" and bool(xp.isnan(largest).any())
+    lost = x.dtype.kind == "f" and (xp is not np or bool(xp.isnan(largest).any()))
     for images, channels in blocks(n, c, math.prod(size) * x.dtype.itemsize):
         # The number of the first tap that meets the maximum, by unsigned arithmetic: masked copies are slow.
         number = xp.full(largest[images, channels].shape, len(walk), small)
@@ -106,7 +106,11 @@ def _max_pool_indices(x: Array, *, kernel: Shape, win: Window, column_major: boo
 def _pool_scatter(g: Array, indices: Array, *, size: Shape) -> Array:
     xp = namespace(g)
     shape = (*g.shape[:2], *size)
-    sums = xp.bincount(indices.reshape(-1), weights=g.reshape(-1), minlength=math.prod(shape))
+    if xp is not np:  # CuPy's bincount waits for the largest index
+        sums = xp.zeros(math.prod(shape), g.dtype)
+        xp.add.at(sums, indices.reshape(-1), g.reshape(-1))
+        return sums.reshape(shape)
+    sums = np.bincount(indices.reshape(-1), weights=g.reshape(-1), minlength=math.prod(shape))
     return sums.astype(g.dtype).reshape(shape)
 
 

@@ -55,12 +55,18 @@ def _least(dtype: Any, sign: int) -> Any:
     return -sign * np.inf
 
 
+def _reduced(x: Array, axes: Axes, keepdims: bool) -> tuple[int, ...]:
+    """Return the shape of a reduction."""
+    gone = {a % x.ndim for a in (range(x.ndim) if axes is None else axes)}
+    return tuple(1 if i in gone else n for i, n in enumerate(x.shape) if keepdims or i not in gone)
+
+
 @max_.kernel("array")
 def _max(x: Array, *, axes: Axes = None, keepdims: bool = False) -> Array:
     xp = namespace(x)
     if x.size:
         return xp.asarray(x.max(axis=axes, keepdims=keepdims), x.dtype)
-    return xp.asarray(x.max(axis=axes, keepdims=keepdims, initial=_least(x.dtype, 1)), x.dtype)
+    return xp.full(_reduced(x, axes, keepdims), _least(x.dtype, 1), x.dtype)
 
 
 @min_.kernel("array")
@@ -68,7 +74,7 @@ def _min(x: Array, *, axes: Axes = None, keepdims: bool = False) -> Array:
     xp = namespace(x)
     if x.size:
         return xp.asarray(x.min(axis=axes, keepdims=keepdims), x.dtype)
-    return xp.asarray(x.min(axis=axes, keepdims=keepdims, initial=_least(x.dtype, -1)), x.dtype)
+    return xp.full(_reduced(x, axes, keepdims), _least(x.dtype, -1), x.dtype)
 
 
 @logsumexp.kernel("array")

@@ -70,9 +70,9 @@ def _largest_rows(
     """Return the largest of each channel over the rectangles of rows, and which row it is in, (R * P * Q, C)."""
     best: Any = None
     where: Any = None
-    for a in range(max(1, int((high - low).max(initial=0)))):
+    for a in range(max(1, int((high - low).max()))):
         down = xp.maximum(xp.minimum(low + a, high - 1), 0) + first[:, None]
-        for b in range(max(1, int((right - left).max(initial=0)))):
+        for b in range(max(1, int((right - left).max()))):
             across = xp.maximum(xp.minimum(left + b, right - 1), 0)
             place = (down[:, :, None] * width + across[:, None, :]).reshape(-1)
             value = rows.take(place, axis=0)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ...op import namespace
 from ...quantize import dynamic_fake_quantize
 from ...rnn import BACKWARD, Activation, Cells, flipped, gru, lstm, rnn
@@ -54,7 +56,7 @@ class _Steps:
         self.xp = namespace(x)
         self.x, self.lengths = x, lengths
         self.steps, self.batch = x.shape[:2]
-        if lengths is not None and bool((lengths == self.steps).all()):
+        if lengths is not None and self.xp is np and bool((lengths == self.steps).all()):
             self.lengths = None
         self.backward = BACKWARD[direction]
         hidden, directions = r.shape[2], len(self.backward)

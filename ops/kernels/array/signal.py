@@ -1,4 +1,4 @@
-"""Signals, by the fast Fourier transform of the array library."""
+"""Signals, by NumPy's fast Fourier transform."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ...budget import check_size
 from ...op import namespace
 from ...signal import cosine_window, dft, dft_grad, dft_length, frames, mel_weights, overlap_add
 from ...types import Array
+from .host import on_host
 
 
 @frames.kernel("array", half="native")
@@ -37,34 +38,34 @@ def _complex(x: Array) -> Array:
 
 
 def _pairs(z: Array, parts: int, dtype: Any) -> Array:
-    xp = namespace(z)
-    return xp.stack([z.real, z.imag][:parts], axis=-1).astype(dtype, copy=False)
+    return np.stack([z.real, z.imag][:parts], axis=-1).astype(dtype, copy=False)
 
 
 def _sized(x: Array, axis: int, n: int) -> Array:
     """Return x cut or padded with zeros to n elements along an axis."""
     if x.shape[axis] >= n:
         return x[(slice(None),) * axis + (slice(n),)]
-    return namespace(x).pad(x, [(0, n - x.shape[axis]) if i == axis else (0, 0) for i in range(x.ndim)])
+    return np.pad(x, [(0, n - x.shape[axis]) if i == axis else (0, 0) for i in range(x.ndim)])
 
 
 @dft.kernel("array")
+@on_host
 def _dft(x: Array, *, axis: int, length: int | None = None, inverse: bool = False, onesided: bool = False) -> Array:
-    xp = namespace(x)
     length = int(dft_length(x.shape[axis], length, inverse and onesided))
     bins = length // 2 + 1
     z = _complex(_sized(x, axis, bins if onesided and inverse else length))
     if inverse:
         if onesided:
-            return xp.fft.irfft(z, n=length, axis=axis).astype(x.dtype, copy=False)[..., None]
-        return _pairs(xp.fft.ifft(z, axis=axis), 2, x.dtype)
+            return np.fft.irfft(z, n=length, axis=axis).astype(x.dtype, copy=False)[..., None]
+        return _pairs(np.fft.ifft(z, axis=axis), 2, x.dtype)
     if onesided and x.shape[-1] == 1:
-        return _pairs(xp.fft.rfft(z, axis=axis), 2, x.dtype)
-    z = xp.fft.fft(z, axis=axis)
+        return _pairs(np.fft.rfft(z, axis=axis), 2, x.dtype)
+    z = np.fft.fft(z, axis=axis)
     return _pairs(_sized(z, axis, bins) if onesided else z, 2, x.dtype)
 
 
 @dft_grad.kernel("array")
+@on_host
 def _dft_grad(
     g: Array,
     *,
@@ -75,20 +76,19 @@ def _dft_grad(
     inverse: bool = False,
     onesided: bool = False,
 ) -> Array:
-    xp = namespace(g)
     length = int(dft_length(size, length, inverse and onesided))
     if inverse and onesided:
-        z = xp.fft.rfft(g[..., 0], axis=axis)
+        z = np.fft.rfft(g[..., 0], axis=axis)
         # Coefficients stand for their mirror too, but for the first, and the middle one of an even length.
         mirrored = np.full(length // 2 + 1, 2.0)
         mirrored[0] = 1
         if length % 2 == 0:
             mirrored[-1] = 1
-        z = z * xp.asarray(mirrored / length, g.dtype).reshape(-1, *(1,) * (z.ndim - 1 - axis))
+        z = z * (mirrored / length).astype(g.dtype).reshape(-1, *(1,) * (z.ndim - 1 - axis))
     elif inverse:
-        z = xp.fft.fft(_complex(g), axis=axis) / length
+        z = np.fft.fft(_complex(g), axis=axis) / length
     else:
-        z = xp.fft.ifft(_sized(_complex(g), axis, length), axis=axis) * length
+        z = np.fft.ifft(_sized(_complex(g), axis, length), axis=axis) * length
     return _sized(_pairs(z, parts, g.dtype), axis, size)
 
 

@@ -14,6 +14,7 @@ from ...autograd.node_names import labelled
 from ...tensor.methods.axes import place
 from ...tensor.random import next_key
 from .inplace import changed, in_place
+from .spatial import beside
 
 
 def relu(input: Any, inplace: bool = False) -> Any:
@@ -102,7 +103,7 @@ def rrelu(input: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool
     slope = random_uniform(
         next_key(), create.shape_of(input), low=float(lower), high=float(upper), dtype=str(input.dtype)
     )
-    return pw.prelu(input, slope)
+    return pw.prelu(input, beside(input, slope))
 
 
 def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
@@ -258,7 +259,7 @@ def gumbel_softmax(logits: Any, tau: float = 1, hard: bool = False, eps: float =
     precision = "float64" if logits.dtype == np.dtype(np.float64) else "float32"
     # From 2^-26 on both logarithms are finite: the largest draw is 1 - 2^-24.
     draws = random_uniform(next_key(), create.shape_of(logits), low=2.0**-26, high=1.0, dtype=precision)
-    noise = _as(pw.neg(pw.log(pw.neg(pw.log(draws)))), logits.dtype)
+    noise = _as(pw.neg(pw.log(pw.neg(pw.log(beside(logits, draws))))), logits.dtype)
     soft = norm_ops.softmax(pw.div(pw.add(logits, noise), float(tau)), axis=dim)
     if not hard:
         return soft

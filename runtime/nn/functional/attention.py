@@ -14,6 +14,7 @@ from ....ops import attention as attention_ops, create, layout, matmul, normaliz
 from ....ops.dims import broadcast, product
 from ....ops.errors import DTypeError, OpError, ShapeError
 from ....ops.types import is_float
+from ...amp.casting import in_half
 from .dense import linear
 from .dropout import dropout
 
@@ -44,6 +45,7 @@ def scaled_dot_product_attention(
             "Expected query, key, and value to all be  at least 2 dimensional, but got query.dim: "
             f"{query.ndim} key.dim: {key.ndim} and value.dim: {value.ndim} instead."
         )
+    query, key, value = in_half(query, key, value)
     if not query.dtype == key.dtype == value.dtype:
         raise DTypeError(
             "Expected query, key, and value to have the same dtype, but got query.dtype: "

@@ -7,6 +7,7 @@ from typing import Any
 from ....ops import conv as conv_ops, layout, pointwise as pw
 from ....ops.errors import DTypeError, OpError, ShapeError
 from ....ops.window import Window
+from ...amp.casting import in_half
 from ...autograd.node_names import labelled
 from .spatial import batched, known, scalar_type, sizes
 
@@ -94,6 +95,7 @@ def conv_transpose3d(
 
 
 def _conv(n: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    input, weight, bias = in_half(input, weight, bias)
     _check_ranks(f"conv{n}d", n, input, weight)
     strides, dilations = sizes(stride, n, "stride"), sizes(dilation, n, "dilation")
     _check_window(strides, dilations, groups)
@@ -116,6 +118,7 @@ def _conv_transpose(
     n: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any, groups: int,
     dilation: Any,
 ) -> Any:  # fmt: skip
+    input, weight, bias = in_half(input, weight, bias)
     _check_ranks(f"conv_transpose{n}d", n, input, weight)
     strides, dilations = sizes(stride, n, "stride"), sizes(dilation, n, "dilation")
     _check_window(strides, dilations, groups)

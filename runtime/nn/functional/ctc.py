@@ -78,11 +78,12 @@ def _padded(targets: Any, labels: Any, x: Any, single: bool) -> Any:
         raise ShapeError(f"ctc_loss: wants targets (N, S) or all of them joined, found {list(targets.shape)}")
     if single:
         return layout.unsqueeze(targets, axes=(0,))
-    joined, lengths = elements(targets), elements(labels)
-    if joined is None or lengths is None:
+    joined, lengths = (getattr(t, "_array", t) for t in (targets, labels))
+    if any(hasattr(a, "interpret_priority") for a in (joined, lengths)):
         raise TraceError(
             "ctc_loss: targets that are joined cannot be told apart in a compiled function; pass them padded, (N, S)"
         )
+    joined, lengths = (a.get() if hasattr(a, "get") else a for a in (joined, lengths))
     if int(lengths.sum()) != joined.size:
         raise ShapeError(
             f"Expected tensor to have size {int(lengths.sum())} at dimension 0, but got size {joined.size} for "

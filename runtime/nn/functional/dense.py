@@ -6,6 +6,7 @@ from typing import Any
 
 from ....ops import layout, matmul, pointwise as pw
 from ....ops.errors import DTypeError
+from ...amp.casting import in_half
 from ...autograd.node_names import labelled
 from .spatial import scalar_type
 
@@ -16,6 +17,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     Raises:
         DTypeError: if the element types of input and weight differ.
     """
+    input, weight, bias = in_half(input, weight, bias)
     if input.dtype != weight.dtype:
         raise DTypeError(
             "linear: mat1 and mat2 must have the same dtype, but got "

@@ -11,6 +11,7 @@ from ....ops import create, index as index_ops, pointwise as pw, reduce as red
 from ....ops.broadcast import broadcast_to
 from ....ops.dims import broadcast
 from ....ops.errors import OpError, ShapeError
+from ...amp.casting import in_float32
 from .spatial import beside
 
 
@@ -45,6 +46,7 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     Lengths below eps count as eps; gradients are those of the lengths, as in PyTorch.
     """
     _meet(x1, x2)
+    x1, x2 = in_float32(x1, x2)
     shape = broadcast(tuple(x1.shape), tuple(x2.shape))
     given = [x if tuple(x.shape) == shape else broadcast_to(x, shape=shape) for x in (x1, x2)]
     return red.sum_(pw.mul(*(pw.div(x, _length(x, dim, eps)) for x in given)), axes=(dim,))
@@ -59,6 +61,7 @@ def _length(x: Any, dim: int, eps: float) -> Any:
 def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
     """Return the p-norm of x1 - x2 + eps along the last axis."""
     _meet(x1, x2)
+    x1, x2 = in_float32(x1, x2)
     return p_norm(pw.add(pw.sub(x1, x2), eps), p, (-1,), keepdim)
 
 
@@ -75,6 +78,7 @@ def pdist(input: Any, p: float = 2.0) -> Any:
         raise ShapeError(f"pdist only supports 2D tensors, got: {input.ndim}D")
     if p < 0:
         raise OpError("pdist only supports non-negative p values")
+    (input,) = in_float32(input)
     first, second = np.triu_indices(input.shape[0], 1)
     if not input.shape[1]:
         return create.full_like(input, shape=(len(first),), value=0)

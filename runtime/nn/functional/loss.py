@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
+
 from ....ops import (
     create,
     index as index_ops,
@@ -16,6 +18,7 @@ from ....ops import (
 )
 from ....ops.errors import AxisError, DTypeError, OpError, ShapeError
 from ....ops.types import is_float, is_integer
+from ...amp.casting import in_float32
 from ...autograd.node_names import labelled
 from .spatial import scalar_type
 
@@ -34,9 +37,12 @@ def reduced(loss: Any, reduction: str) -> Any:
 
 
 def elements(x: Any) -> Any:
-    """Return the array of a Tensor; None where its elements are not known yet, in a compiled function."""
+    """Return the array of a Tensor, to check its elements.
+
+    None where they are not known yet, in a compiled function, and on a device, which a check would have to wait for.
+    """
     array = getattr(x, "_array", x)
-    return None if hasattr(array, "interpret_priority") else array
+    return array if isinstance(array, np.ndarray) else None
 
 
 def cross_entropy(
@@ -191,6 +197,7 @@ def _weighted(loss: Any, input: Any, weight: Any, reduction: str) -> Any:
 def mse_loss(input: Any, target: Any, *, reduction: str = "mean", weight: Any = None) -> Any:
     """Return the squared difference; with a weight an element, `mean` divides by the weights."""
     _compared(input, target)
+    input, target = in_float32(input, target)
     d = input - target
     return labelled(_weighted(pw.mul(d, d), input, weight, reduction), "MseLoss")
 
@@ -198,6 +205,7 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean", weight: Any = 
 def l1_loss(input: Any, target: Any, *, reduction: str = "mean", weight: Any = None) -> Any:
     """Return the absolute difference; with a weight an element, `mean` divides by the weights."""
     _compared(input, target)
+    input, target = in_float32(input, target)
     return _weighted(pw.abs_(input - target), input, weight, reduction)
 
 
@@ -210,6 +218,7 @@ def smooth_l1_loss(input: Any, target: Any, *, reduction: str = "mean", beta: fl
     if beta < 0:
         raise OpError("smooth_l1_loss does not support negative values for beta.")
     _compared(input, target)
+    input, target = in_float32(input, target)
     if beta == 0:
         return reduced(pw.abs_(input - target), reduction)
     return labelled(reduced(pw.mul(_huber(input - target, float(beta)), 1 / beta), reduction), "SmoothL1Loss")
@@ -224,6 +233,7 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
     if delta <= 0:
         raise OpError("huber_loss does not support non-positive values for delta.")
     _compared(input, target)
+    input, target = in_float32(input, target)
     loss = _huber(input - target, float(delta))
     if weight is not None:
         if tuple(weight.shape) != tuple(input.shape):
@@ -252,6 +262,7 @@ def binary_cross_entropy(input: Any, target: Any, weight: Any = None, *, reducti
     array = elements(input)
     if array is not None and array.size and not (array.min() >= 0 and array.max() <= 1):
         raise OpError("all elements of input should be between 0 and 1")
+    input, target = in_float32(input, target)
     if target.dtype != input.dtype:
         raise DTypeError(
             f"binary_cross_entropy: Found dtype {scalar_type(target.dtype)} but expected {scalar_type(input.dtype)}"
@@ -277,6 +288,7 @@ def binary_cross_entropy_with_logits(
     """
     if tuple(input.shape) != tuple(target.shape):
         raise ShapeError(f"Target size ({list(target.shape)}) must be the same as input size ({list(input.shape)})")
+    input, target = in_float32(input, target)
     softplus = pw.softplus(pw.neg(input))
     if pos_weight is not None:
         softplus = softplus * ((pos_weight - 1.0) * target + 1.0)
@@ -302,6 +314,7 @@ def kl_div(input: Any, target: Any, *, reduction: str = "mean", log_target: bool
             UserWarning,
             stacklevel=2,
         )
+    input, target = in_float32(input, target)
     if log_target:
         loss = pw.mul(pw.exp(target), target - input)
     else:
@@ -326,6 +339,7 @@ def poisson_nll_loss(
         eps: keeps the logarithm of a rate finite.
         reduction: how losses become one.
     """
+    input, target = in_float32(input, target)
     loss = pw.exp(input) - target * input if log_input else input - target * pw.log(pw.add(input, eps))
     if full:
         above = pw.greater(target, 1.0)

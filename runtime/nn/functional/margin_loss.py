@@ -8,6 +8,7 @@ from typing import Any
 
 from ....ops import cumulative, index as index_ops, layout, pointwise as pw, reduce as red
 from ....ops.errors import OpError, ShapeError
+from ...amp.casting import in_float32
 from .distance import pairwise_distance
 from .loss import elements, reduced
 
@@ -28,11 +29,13 @@ def margin_ranking_loss(input1: Any, input2: Any, target: Any, margin: float = 0
             "margin_ranking_loss : All input tensors should have same dimension but got sizes: input1: "
             f"{list(input1.shape)}, input2: {list(input2.shape)}, target: {list(target.shape)} "
         )
+    input1, input2, target = in_float32(input1, input2, target)
     return reduced(_at_least_0(pw.neg(target) * (input1 - input2) + margin), reduction)
 
 
 def hinge_embedding_loss(input: Any, target: Any, margin: float = 1.0, *, reduction: str = "mean") -> Any:
     """Return x where t = 1, max(0, margin - x) where t = -1."""
+    input, target = in_float32(input, target)
     far = pw.where(pw.equal(target, 1), 0.0, _at_least_0(pw.sub(margin, input)))
     return reduced(pw.add(far, pw.where(pw.equal(target, -1), 0.0, input)), reduction)
 
@@ -53,6 +56,7 @@ def cosine_embedding_loss(
             f"{target.ndim}D target tensor expects {target.ndim + 1}D input tensors, and there are 0D and 1D targets; "
             f"found inputs and target with sizes {shapes}"
         )
+    input1, input2 = in_float32(input1, input2)
     products = [red.sum_(a * b, axes=(-1,)) for a, b in ((input1, input2), (input1, input1), (input2, input2))]
     lengths = pw.sqrt(pw.mul(pw.add(products[1], 1e-12), pw.add(products[2], 1e-12)))
     cosine = pw.div(products[0], lengths)
@@ -62,6 +66,7 @@ def cosine_embedding_loss(
 
 def soft_margin_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """Return log(1 + e^(-t x)), t being 1 or -1."""
+    input, target = in_float32(input, target)
     return reduced(pw.softplus(pw.neg(target * input)), reduction)
 
 
@@ -96,6 +101,7 @@ def multi_margin_loss(
     if input.ndim not in (1, 2):
         raise ShapeError(f"multi_margin_loss: wants scores (N, C) or (C,), found {list(input.shape)}")
     single = input.ndim == 1
+    (input,) = in_float32(input)
     x = layout.unsqueeze(input, axes=(0,)) if single else input
     if (target.ndim and (target.ndim != 1 or target.shape[0] != x.shape[0])) or (not target.ndim and not single):
         raise ShapeError(
@@ -131,6 +137,7 @@ def multilabel_margin_loss(input: Any, target: Any, *, reduction: str = "mean") 
     if tuple(input.shape) != tuple(target.shape) or input.ndim not in (1, 2):
         raise ShapeError(f"inconsistent target size: {list(target.shape)} for input of size: {list(input.shape)}")
     single, classes = input.ndim == 1, input.shape[-1]
+    (input,) = in_float32(input)
     x, labels = (layout.unsqueeze(t, axes=(0,)) if single else t for t in (input, target))
     array = elements(target)
     if array is not None and array.size and not (array.min() >= -1 and array.max() < classes):
@@ -191,6 +198,7 @@ def triplet_margin_with_distance_loss(
             "The anchor, positive, and negative tensors are expected to have the same number of dimensions, but got: "
             f"anchor {anchor.ndim}D, positive {positive.ndim}D, and negative {negative.ndim}D inputs"
         )
+    anchor, positive, negative = in_float32(anchor, positive, negative)
     distance = distance_function or pairwise_distance
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:

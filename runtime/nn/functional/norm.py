@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ....ops import create, layout, normalize as norm_ops, pointwise as pw, pool, reduce as red
 from ....ops.dims import Dim, product
 from ....ops.errors import OpError, ShapeError
 from ....ops.window import Window
+from ...amp.casting import in_float32
 from ...autograd.grad_mode import no_grad
+from ...tensor.dtypes import finfo
 from .spatial import known
 
 
@@ -103,7 +103,8 @@ def rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, ep
         ShapeError: if the last axes or the weights have other sizes.
     """
     size = _trailing(input, normalized_shape, weight, None)
-    tiny = float(np.finfo(input.dtype).eps) if eps is None else float(eps)
+    (input,) = in_float32(input)
+    tiny = finfo(input.dtype).eps if eps is None else float(eps)
     scale, _ = _affine(input, size, weight, None)
     return norm_ops.rms_norm(input, scale, axis=input.ndim - len(size), epsilon=tiny)
 

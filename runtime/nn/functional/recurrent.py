@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from ....ops import control, create, index, layout, pointwise as pw, rnn as rnn_ops
 from ....ops.errors import ShapeError
 from ....ops.rnn import BACKWARD, Activation, Cells
+from ...amp.casting import in_half
 from .dense import linear
 from .dropout import dropout
 
@@ -54,6 +55,7 @@ def layer(mode: str, x: Any, weights: Sequence[Weights], states: Sequence[Any], 
 
     Shapes: (T, B, I), states (D, B, H), lengths (B,) -> (T, B, D * H), states (D, B, H).
     """
+    x, *states = in_half(x, *states)
     if mode == "LSTM" and weights[0][4] is not None:
         return _projected(x, weights, states, lengths)
     direction = "forward" if len(weights) == 1 else "bidirectional"
@@ -167,11 +169,13 @@ def rnn_cell(input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, re
 
 def lstm_cell(input: Any, hx: Any, cx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> tuple[Any, Any]:
     """Return the next state and cell of an LSTM. Shapes: (B, I), (B, H), (B, H) -> (B, H), (B, H)."""
+    (cx,) = in_half(cx)
     return _lstm_step(pw.add(linear(input, w_ih, b_ih), linear(hx, w_hh, b_hh)), cx)
 
 
 def gru_cell(input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
     """Return the next state of a gated recurrent unit. Shapes: (B, I), (B, H) -> (B, H)."""
+    (hx,) = in_half(hx)
     hidden = hx.shape[1]
     xr, xz, xn = layout.split(linear(input, w_ih, b_ih), axis=1, sizes=(hidden,) * 3)
     hr, hz, hn = layout.split(linear(hx, w_hh, b_hh), axis=1, sizes=(hidden,) * 3)

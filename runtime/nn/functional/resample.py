@@ -13,6 +13,7 @@ from ....ops import layout, matmul, resize as resize_ops, sampling
 from ....ops.errors import DTypeError, OpError, ShapeError
 from ....ops.resize import Interpolation
 from ....ops.types import is_float
+from ...amp.casting import in_widest
 from .adaptive import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from .spatial import beside, known, scalar_type, whole
 
@@ -229,6 +230,7 @@ def grid_sample(
         )
     if mode == "bicubic" and input.ndim == 5:
         raise OpError("grid_sampler(): bicubic interpolation only supports 4D input")
+    input, grid = in_widest(input, grid)
     if input.dtype != grid.dtype:
         raise DTypeError(
             f"grid_sampler(): expected scalar type {scalar_type(input.dtype)} but found {scalar_type(grid.dtype)}"

@@ -11,6 +11,7 @@ from ....ops import layout
 from ....ops.dims import Dim
 from ....ops.errors import ShapeError
 from ....ops.op import namespace
+from ...cuda.guard import placed
 
 _WORDS = ("", "a tuple of one int", "a tuple of two ints", "a tuple of three ints")
 _WHOLE = (int, np.integer)
@@ -85,4 +86,8 @@ def batched(f: Callable[..., Any], n: int, *inputs: Any) -> Any:
 
 def beside(x: Any, array: Any) -> Any:
     """Return a constant array on the device of x."""
-    return namespace(getattr(x, "_array", x)).asarray(array)
+    if hasattr(array, "interpret_priority"):
+        return array
+    like = getattr(x, "_array", x)
+    with placed(like):
+        return namespace(like).asarray(array)

@@ -5,22 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from ....ops import pointwise as pw
 from ....ops.matmul import einsum, explicit
-from ...tensor.device import to_device
-from ...tensor.tensor import Tensor
+from ...tensor.creation import constant, type_or_default
 from .. import functional as F, init
 from ..module import Module, Parameter
 
 
 def blank(shape: tuple[int, ...], dtype: Any, device: Any) -> Parameter:
     """Return a parameter whose elements are not set yet."""
-    p = Parameter(np.empty(shape, Tensor.default_dtype if dtype is None else np.dtype(dtype)))
-    if device is not None:
-        p.data = to_device(p.array, str(device))
-    return p
+    return Parameter(constant(shape, None, type_or_default(dtype), device, False))
 
 
 def reset(weight: Any, bias: Any) -> None:

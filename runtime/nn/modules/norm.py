@@ -9,15 +9,14 @@ import numpy as np
 
 from ....ops import layout
 from ....ops.errors import OpError, ShapeError
-from ...tensor.device import to_device
+from ...tensor.creation import constant, type_or_default
 from ...tensor.tensor import Tensor
 from .. import functional as F, init
 from ..module import Module, Parameter
 
 
 def _filled(shape: tuple[int, ...], value: float, dtype: Any, device: Any) -> Any:
-    array = np.full(shape, value, Tensor.default_dtype if dtype is None else np.dtype(dtype))
-    return array if device is None else to_device(array, str(device))
+    return constant(shape, value, type_or_default(dtype), device, False)
 
 
 class _Affine(Module):
@@ -69,7 +68,7 @@ class _Running(_Affine):
         tracked = track_running_stats
         self.register_buffer("running_mean", Tensor(_filled(size, 0, dtype, device)) if tracked else None)
         self.register_buffer("running_var", Tensor(_filled(size, 1, dtype, device)) if tracked else None)
-        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None)
+        self.register_buffer("num_batches_tracked", Tensor(_filled((), 0, "int64", device)) if tracked else None)
 
     def reset_running_stats(self) -> None:
         """Set the running statistics to mean 0 and variance 1."""

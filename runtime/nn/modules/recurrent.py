@@ -9,6 +9,7 @@ from typing import Any
 
 from ....ops import index
 from ....ops.errors import DTypeError, OpError, ShapeError
+from ...amp.casting import alike_in_half
 from ...tensor.creation import tensor
 from .. import init
 from ..functional import recurrent
@@ -154,7 +155,7 @@ class RNNBase(Module):
 
     def _checked_input(self, input: Any, dims: int) -> None:
         weight = self.weight_ih_l0
-        if input.dtype != weight.dtype:
+        if input.dtype != weight.dtype and not alike_in_half(input, weight):
             raise DTypeError(
                 f"RNN input dtype ({input.dtype}) does not match weight dtype ({weight.dtype}). "
                 f"Convert input: input.to({weight.dtype}), or convert model: model.to({input.dtype})"
@@ -173,7 +174,7 @@ class RNNBase(Module):
             if tuple(state.shape) != (rows, batch, size):
                 which = f"hidden[{i}]" if self.mode == "LSTM" else "hidden"
                 raise ShapeError(f"Expected {which} size {(rows, batch, size)}, got {list(state.shape)}")
-            if state.dtype != self.weight_hh_l0.dtype:
+            if state.dtype != self.weight_hh_l0.dtype and not alike_in_half(state, self.weight_hh_l0):
                 raise DTypeError(f"{self.mode}: a state is {state.dtype}, the weights are {self.weight_hh_l0.dtype}")
 
     def _given(self, hx: Any) -> list[Any] | None:

@@ -8,6 +8,7 @@ from .counting import Counting
 from .cumulative import Cumulative
 from .describing import Describing
 from .drawing import Drawing
+from .exchanging import Exchanging
 from .inplace import InPlace, add_in_place
 from .making import Making
 from .matrices import Matrices
@@ -39,6 +40,7 @@ class Methods(
     Reshaping,
     Drawing,
     Counting,
+    Exchanging,
 ):
     """All of them."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ....ops import matmul as matmul_ops, pointwise as pw
 from ....ops.errors import DTypeError, OpError
 from ....ops.op import Op
+from ...amp.casting import in_half
 from .axes import numpy_names
 from .promotion import binary, floating, has_float, matched, unary
 
@@ -75,6 +76,8 @@ def _product(a: Any, b: Any) -> Any:
     from ..tensor import Tensor
 
     if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if a.dtype != b.dtype:
+            a, b = in_half(a, b)
         if a.dtype != b.dtype:
             raise DTypeError(
                 f"matmul: expected m1 and m2 to have the same dtype, but got: {a.dtype} != {b.dtype} "

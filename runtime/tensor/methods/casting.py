@@ -42,12 +42,13 @@ class Casting:
                 `non_blocking` and `copy`, as PyTorch takes them.
             dtype: the element type.
             device: the device; a number is a CUDA device.
-            non_blocking: taken and ignored: every copy is waited for.
+            non_blocking: return before a copy between the CPU and a CUDA device is done. The CPU has to wait for one to
+                it (`cuda.synchronize()`), and must not change what is pinned (`pin_memory()`) before it is copied.
             copy: return a new Tensor even where nothing changes.
             memory_format: taken and ignored: Tensors are row-major.
             other: a Tensor whose element type and device to take.
         """
-        from ..device import device_of, to_device
+        from ..device import device_of, named, to_device
 
         flags: list[bool] = []
         for target in (*targets, other):
@@ -55,17 +56,16 @@ class Casting:
                 dtype, device = target.dtype, device_of(target._array)
             elif isinstance(target, bool):
                 flags.append(target)
-            elif isinstance(target, int):
-                device = f"cuda:{target}"
-            elif isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
+            elif named(target) or isinstance(target, int):
                 device = target
             elif target is not None:
                 dtype = target
         copy = copy or (len(flags) > 1 and flags[1])
+        non_blocking = non_blocking or (len(flags) > 0 and flags[0])
         me: Any = self
         out = me
-        if device is not None and str(device) != device_of(self._array):
-            out = to_device(out, str(device))
+        if device is not None and device != me.device:
+            out = to_device(out, device, not non_blocking)
         if dtype is not None and np.dtype(dtype) != out.dtype:
             out = cast(out, dtype=str(np.dtype(dtype)))
         return me.clone() if copy and out is me else out  # type: ignore[no-any-return]
@@ -96,8 +96,8 @@ class Casting:
         return self.to(device="cpu")
 
     def cuda(self, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
-        """Return it on a CUDA device."""
-        return self.to(device=device if isinstance(device, str) else f"cuda:{device or 0}")
+        """Return it on a CUDA device: a number or a name, the current one by default."""
+        return self.to(device="cuda" if device is None else device, non_blocking=non_blocking)
 
     def half(self) -> Tensor:
         """Return it as float16."""

@@ -125,9 +125,11 @@ class Describing:
         """Return False: what is made in inference mode can be recorded afterwards."""
         return False
 
-    def is_pinned(self) -> bool:
-        """Return False: memory is not pinned here."""
-        return False
+    def is_pinned(self, device: Any = None) -> bool:
+        """Return whether it lies in page-locked memory, which a CUDA device copies without waiting for the CPU."""
+        from ....ops.kernels.array.transfer import is_pinned
+
+        return is_pinned(self._array)
 
     def is_shared(self) -> bool:
         """Return False: memory is not shared between processes here."""
@@ -157,9 +159,15 @@ class Describing:
 
     storage = untyped_storage
 
-    def pin_memory(self) -> Tensor:
-        """Return itself: memory is not pinned here."""
-        return self  # type: ignore[return-value]
+    def pin_memory(self, device: Any = None) -> Tensor:
+        """Return a copy in page-locked memory, itself where it lies there or where there is no CUDA device.
+
+        Raises:
+            DeviceError: on a CUDA device.
+        """
+        from ...cuda.pinned import pin
+
+        return pin(self)  # type: ignore[arg-type]
 
     def share_memory_(self) -> Tensor:
         """Return itself: data loaders work in threads, which share memory anyway."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def take(x: Any, index: Any) -> Tensor:
     plain = plain_index(index)
     if not (x.requires_grad and MODE.enabled):
         try:
-            array = x._array[plain]
+            array = x._array[plain] if Late.guard is None else Late.guard.change("index", getitem, x._array, plain)
         except (IndexError, TypeError) as error:
             raise misplaced(error, plain, tuple(x._array.shape)) from None
         out = Late.wrap(array)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ....ops.errors import AutogradError, DTypeError, ShapeError
+from ....ops.errors import AutogradError, DeviceError, DTypeError, ShapeError
 from ....ops.op import namespace
 from ...autograd.grad_mode import MODE
+from ...autograd.saved import Late
 from .arithmetic import matched
 from .misplaced import misplaced
 
@@ -86,7 +88,10 @@ class InPlace:
             change_part(self, where, value)  # type: ignore[arg-type]
             return self
         try:
-            self._array[where] = _plain(value)
+            if Late.guard is None:
+                self._array[where] = _plain(value)
+            else:
+                Late.guard.change("an in-place change", operator.setitem, self._array, where, _plain(value))
         except ValueError as error:
             raise self._unwritten(error, "in-place change") from None
         except IndexError as error:
@@ -95,7 +100,7 @@ class InPlace:
         return self
 
     def _unwritten(self, error: ValueError, what: str) -> Exception:
-        if not self._array.flags.writeable:
+        if not getattr(self._array.flags, "writeable", True):
             return AutogradError(
                 "unsupported operation: more than one element of the written-to tensor refers to a single memory "
                 "location, or the memory is read-only. Please clone() the tensor before performing the operation."
@@ -108,8 +113,14 @@ class InPlace:
         if MODE.trace is not None or self._records(value):
             return self._changed(lambda t: getattr(t, method)(value), value)
         x, other = self._array, _plain(value)
+        f = getattr(namespace(x), function)
         try:
-            getattr(namespace(x), function)(x, other, out=x, casting="same_kind")
+            if Late.guard is None:
+                f(x, other, out=x, casting="same_kind")
+            else:
+                Late.guard.update(f"in-place {function}", f, x, other, out=x, casting="same_kind")
+        except DeviceError:
+            raise
         except TypeError:
             found = getattr(other, "dtype", type(other).__name__)
             raise DTypeError(f"result type {found} can't be cast to the desired output type {x.dtype}") from None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....ops import layout, linalg, matmul as mm_ops, pointwise as pw
 from ....ops.errors import DTypeError, OpError, ShapeError
+from ...amp.casting import alike_in_half, in_half
 from .arithmetic import binary
 from .axes import place
 
@@ -19,13 +20,14 @@ def _ranks(name: str, wanted: tuple[int, ...], *operands: Any) -> None:
         if t.ndim != n:
             shapes = ", ".join(str(tuple(o.shape)) for o in operands)
             raise ShapeError(f"{name}: expected {n}D tensors, but got {t.ndim}D: the operands have shapes {shapes}")
-    if len({t.dtype for t in operands}) > 1:
+    if len({t.dtype for t in operands}) > 1 and not alike_in_half(*operands):
         raise DTypeError(
             f"{name}: expected m1 and m2 to have the same dtype, but got: {operands[0].dtype} != {operands[1].dtype}"
         )
 
 
 def _plus(beta: float, base: Any, alpha: float, product: Any) -> Any:
+    base, product = in_half(base, product)
     product = product if alpha == 1 else product * alpha
     if beta == 0:
         return product
@@ -70,7 +72,7 @@ class Matrices:
         a, b = self._array, tensor._array
         if a.ndim != 1 or b.ndim != 1:
             raise ShapeError(f"1D tensors expected, but got {a.ndim}D and {b.ndim}D tensors")
-        if a.dtype != b.dtype:
+        if a.dtype != b.dtype and not alike_in_half(self, tensor):
             raise DTypeError(
                 f"dot : expected both vectors to have same dtype, but found {self._array.dtype} and {tensor.dtype}"
             )

@@ -10,6 +10,7 @@ import numpy as np
 from ....ops import index as index_ops, pointwise as pw
 from ....ops.errors import DTypeError, OpError, ShapeError
 from ....ops.types import is_float
+from ...amp.casting import alike_in_half
 from .axes import numpy_names, place
 from .pointwise import filling
 from .taking import places_of
@@ -39,7 +40,7 @@ def _update(name: str, x: Any, index: Any, src: Any) -> Any:
     shape = tuple(index.shape)
     if not hasattr(src, "dtype"):
         return x.new_full(shape, filling(x, src))
-    if src.dtype != x.dtype:
+    if src.dtype != x.dtype and not alike_in_half(src, x):
         raise DTypeError(f"{name}(): Expected self.dtype to be equal to src.dtype: {x.dtype} and {src.dtype}")
     if tuple(src.shape) == shape:
         return src
@@ -177,7 +178,7 @@ class Scatters:
         flat = np.arange(x.numel()).reshape(tuple(x.shape))[index]
         if not hasattr(values, "dtype"):
             values = x.new_tensor(values, dtype=x.dtype)
-        if values.dtype != x.dtype:
+        if values.dtype != x.dtype and not alike_in_half(values, x):
             raise DTypeError(
                 f"{name}: requires the source and destination dtypes match, got {x.dtype} for the destination and "
                 f"{values.dtype} for the source."

@@ -10,6 +10,8 @@ from ....ops import layout, pointwise as pw, reduce as red
 from ....ops.errors import ShapeError
 from ...autograd.grad_mode import MODE
 from ...autograd.node_names import labelled
+from ...autograd.saved import Late
+from ...cuda.guard import placed
 from .axes import numpy_names, place, places, sizes
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 def copied(out: Any) -> Any:
     """Return the result of an op whose kernel made a view, with memory of its own."""
     if MODE.trace is None and getattr(out._array, "base", None) is not None:
-        out._array, out._counter, out._base = out._array.copy(), None, None
+        with placed(out._array):
+            out._array, out._counter, out._base = out._array.copy(), None, None
     return out
 
 
@@ -293,7 +296,12 @@ class Shapes:
         out: Tensor = layout.identity(self)
         if MODE.trace is not None:
             return out
-        out._array, out._counter, out._base = self._array.copy(order="C"), None, None
+        if Late.guard is None:
+            out._array = self._array.copy(order="C")
+        else:
+            with placed(self._array, "clone"):
+                out._array = self._array.copy(order="C")
+        out._counter = out._base = None
         return out
 
 

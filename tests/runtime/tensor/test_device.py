@@ -37,7 +37,12 @@ def test_training_on_the_device_gives_the_same_numbers(name):
     def train(device):
         og.manual_seed(0)
         net = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)
+            nn.Conv2d(1, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(36, 3),
         )
         x, y = og.randn(5, 1, 8, 8), og.randint(0, 3, (5,))
         net, x, y = net.to(device), x.to(device), y.to(device)

@@ -3,7 +3,7 @@
 import pytest
 
 import onnxgrad as og
-from onnxgrad.errors import InputError, OpError
+from onnxgrad.errors import DeviceError, MissingExtraError, OpError
 
 
 def test_settings_can_be_read_again():
@@ -49,10 +49,9 @@ def test_devices():
     if not og.cuda.is_available():
         assert not og.accelerator.is_available() and og.accelerator.current_accelerator() is None
         assert og.cuda.memory_allocated() == 0
-        with pytest.raises(InputError, match="no device cuda:0: 0 CUDA devices found"):
-            og.set_default_device("cuda")
-        with pytest.raises(InputError, match="no CUDA device"):
-            og.cuda.get_device_name()
+        for use in (lambda: og.set_default_device("cuda"), og.cuda.get_device_name):
+            with pytest.raises((DeviceError, MissingExtraError), match="CUDA"):
+                use()
 
 
 def test_modules_are_of_the_default_element_type():

@@ -429,3 +429,9 @@ def test_gradients_that_read_nothing_but_sizes(f):
         compiled(x).backward()
         f(y).backward()
         np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-12)
+
+
+def test_gradient_of_nothing() -> None:
+    """What has no elements is made without work, and without a warning."""
+    gradient = og.compile(og.func.grad(lambda x: x.sum()))
+    assert gradient(og.zeros(0, 3)).shape == (0, 3)

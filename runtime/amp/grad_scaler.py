@@ -1,0 +1,358 @@
+"""Gradients kept within the range of float16: the loss is scaled before backward, gradients are scaled back after it.
+
+Scale, growth count and the flag of each check are Tensors of one element, which live where the loss does: one number is
+read a step, not one a parameter. In a compiled function nothing is read: the step computes and takes over nothing where
+a gradient was not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...ops import layout, pointwise as pw, reduce
+from ...ops.errors import InputError, TraceError, TrainingError
+from ...ops.op import namespace
+from ...ops.types import Array
+from ..autograd.grad_mode import MODE, no_grad
+from ..graph.graph import Value
+from ..optim.optimizer import Optimizer
+from ..tensor.device import device_of, to_device
+from ..tensor.tensor import Tensor, wrap
+
+READY, UNSCALED, STEPPED = "ready", "unscaled", "stepped"
+
+
+@dataclass
+class _Progress:
+    """Where an optimizer is between two updates of the scale, and the flag of its last check."""
+
+    found: Tensor
+    stage: str = READY
+    checked: bool = False
+
+
+class GradScaler:
+    """Scales losses so that float16 gradients do not vanish, and skips steps whose gradients overflowed.
+
+    ```
+    scaler = og.amp.GradScaler()
+    with og.amp.autocast("float16"):
+        loss = criterion(model(x), y)
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    ```
+
+    The scale grows by `growth_factor` after `growth_interval` steps in a row whose gradients were finite, and shrinks
+    by `backoff_factor` after one whose were not. In a compiled function scale, backward, step and update belong
+    together; the factors that it was compiled with stay.
+
+    Args:
+        device: taken for PyTorch's sake; the scale lives where the losses do.
+        init_scale: the first scale.
+        growth_factor: above 1.
+        backoff_factor: below 1.
+        growth_interval: how many steps.
+        enabled: False to do nothing: `scale` returns what it is given and `step` steps.
+
+    Raises:
+        InputError: if a factor is on the wrong side of 1.
+    """
+
+    def __init__(
+        self, device: Any = "cuda", init_scale: float = 2.0**16, growth_factor: float = 2.0,
+        backoff_factor: float = 0.5, growth_interval: int = 2000, enabled: bool = True,
+    ) -> None:  # fmt: skip
+        """Keep the settings; see the class."""
+        if enabled and growth_factor <= 1:
+            raise InputError("The growth factor must be > 1.0.")
+        if enabled and backoff_factor >= 1:
+            raise InputError("The backoff factor must be < 1.0.")
+        self._device, self._enabled = str(device), bool(enabled)
+        self._growth_factor, self._backoff_factor = float(growth_factor), float(backoff_factor)
+        self._growth_interval = int(growth_interval)
+        self._scale = wrap(np.asarray(init_scale, np.float32))
+        self._growth_tracker = wrap(np.asarray(0, np.int32))
+        self._progress: dict[int, _Progress] = {}
+        self._optimizers: dict[int, Optimizer] = {}
+
+    def scale(self, outputs: Any) -> Any:
+        """Return losses times the scale: a Tensor, or a list or tuple of such.
+
+        Raises:
+            InputError: for something else.
+        """
+        if not self._enabled:
+            return outputs
+        if isinstance(outputs, Tensor):
+            self._follow(outputs._array)
+            return outputs * self._scale
+        if isinstance(outputs, list | tuple):
+            return type(outputs)(self.scale(v) for v in outputs)
+        raise InputError(f"outputs must be a Tensor or an iterable of Tensors, found {type(outputs).__name__}")
+
+    def unscale_(self, optimizer: Optimizer) -> None:
+        """Divide the gradients of an optimizer's parameters by the scale, and note whether all are finite.
+
+        For what reads gradients before `step`, such as clipping; `step` does it by itself else.
+
+        Raises:
+            TrainingError: a second time since the last `update`, or after `step`.
+            InputError: if gradients are float16: parameters have to be float32.
+        """
+        if not self._enabled:
+            return
+        progress = self._of(optimizer)
+        if MODE.trace is not None:
+            self._follow(progress.found._array)
+        if progress.stage == UNSCALED:
+            raise TrainingError("unscale_() has already been called on this optimizer since the last update().")
+        if progress.stage == STEPPED:
+            raise TrainingError("unscale_() is being called after step().")
+        gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        if any(g.dtype == np.float16 for g in gradients):
+            raise InputError("Attempting to unscale FP16 gradients.")
+        if gradients:
+            if MODE.trace is not None:
+                self._unscale_traced(gradients, progress)
+            else:
+                self._unscale(gradients, progress)
+            progress.checked = True
+        progress.stage = UNSCALED
+
+    def _unscale(self, gradients: Sequence[Tensor], progress: _Progress) -> None:
+        self._follow(gradients[0]._array)
+        xp = namespace(gradients[0]._array)
+        found: Array = xp.zeros((), bool)
+        inverse = 1 / self._scale._array
+        with np.errstate(all="ignore"):
+            for g in gradients:
+                array = g._array
+                found = xp.logical_or(found, xp.logical_not(xp.isfinite(array).all()))
+                xp.multiply(array, inverse.astype(array.dtype), out=array)
+                g._bump()
+        progress.found._array = xp.asarray(found).astype(np.float32)
+
+    def _unscale_traced(self, gradients: Sequence[Tensor], progress: _Progress) -> None:
+        trace: Any = MODE.trace
+        for t in (self._scale, progress.found, *gradients):
+            trace.own(t)
+        inverse = pw.reciprocal(self._scale._array)
+        marks = []
+        for g in gradients:
+            value: Any = g._array
+            wild = pw.logical_not(pw.less(pw.abs_(value), float("inf")))
+            marks.append(layout.reshape(reduce.sum_(pw.cast(wild, dtype="float32")), shape=(1,)))
+            trace.assign(g, pw.mul(value, pw.cast(inverse, dtype=str(value.dtype))))
+            g._bump()
+        trace.assign(progress.found, reduce.max_(layout.concat(*marks, axis=0) if len(marks) > 1 else marks[0]))
+
+    def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        """Let an optimizer step, unless a gradient was not finite; return what its `step` returns.
+
+        Args:
+            optimizer: whose gradients were computed from a scaled loss.
+            args: for its `step`.
+            kwargs: for its `step`; no closure.
+
+        Raises:
+            TrainingError: with a closure, a second time since the last `update`, or without any gradient.
+        """
+        if not self._enabled:
+            return optimizer.step(*args, **kwargs)
+        if "closure" in kwargs or args:
+            raise TrainingError("Closure use is not currently supported if GradScaler is enabled.")
+        progress = self._of(optimizer)
+        if progress.stage == STEPPED:
+            raise TrainingError("step() has already been called since the last update().")
+        if progress.stage == READY:
+            self.unscale_(optimizer)
+        if not progress.checked:
+            raise TrainingError("No inf checks were recorded for this optimizer.")
+        progress.stage = STEPPED
+        if MODE.trace is not None:
+            if type(optimizer).step is not Optimizer.step:
+                raise TraceError(
+                    f"{type(optimizer).__name__} has a step of its own: call scaler.step() outside of what is compiled"
+                )
+            MODE.trace.skips[id(optimizer)] = progress.found
+            return optimizer.step(**kwargs)
+        return None if progress.found.item() else optimizer.step(**kwargs)
+
+    def update(self, new_scale: Any = None) -> None:
+        """Adapt the scale to what the checks since the last update found.
+
+        Args:
+            new_scale: set the scale to this instead, a number or a Tensor of one element.
+
+        Raises:
+            TrainingError: if there was no check.
+            InputError: if the new scale is something else.
+        """
+        if not self._enabled:
+            return
+        if new_scale is not None:
+            self._set(new_scale)
+        else:
+            flags = [p.found for p in self._progress.values() if p.checked]
+            if not flags:
+                raise TrainingError(
+                    "No inf checks were recorded prior to update. (What is compiled holds scale, step and update, or "
+                    "none of them.)"
+                )
+            if MODE.trace is not None:
+                self._update_traced(flags)
+            else:
+                self._update(flags)
+        for progress in self._progress.values():
+            progress.stage, progress.checked = READY, False
+
+    def _update(self, flags: Sequence[Tensor]) -> None:
+        scale, tracker = self._scale._array, self._growth_tracker._array
+        xp = namespace(scale)
+        found = xp.asarray(sum(f._array for f in flags)) > 0
+        with np.errstate(over="ignore"):
+            self._scale._array, self._growth_tracker._array = (
+                xp.asarray(v).astype(t.dtype)
+                for v, t in zip(self._adapted(xp, xp, found, scale, tracker), (scale, tracker), strict=True)
+            )
+
+    def _update_traced(self, flags: Sequence[Tensor]) -> None:
+        trace: Any = MODE.trace
+        for t in (self._scale, self._growth_tracker, *flags):
+            trace.own(t)
+        total: Any = flags[0]._array
+        for f in flags[1:]:
+            total = pw.add(total, f._array)
+        new = self._adapted(pw, None, pw.greater(total, 0.0), self._scale._array, self._growth_tracker._array)
+        for t, value in zip((self._scale, self._growth_tracker), new, strict=True):
+            trace.assign(t, value)
+            t._bump()
+
+    def _adapted(self, ops: Any, xp: Any, found: Any, scale: Any, tracker: Any) -> tuple[Any, Any]:
+        """Return the scale and the growth count after a check, by functions of arrays or by ops."""
+        count = ops.add(tracker, 1 if xp is None else np.int32(1))
+        full = ops.equal(count, self._growth_interval)
+        grown = ops.multiply(scale, np.float32(self._growth_factor)) if xp else ops.mul(scale, self._growth_factor)
+        fits = ops.less(grown, float("inf"))
+        shrunk = ops.multiply(scale, np.float32(self._backoff_factor)) if xp else ops.mul(scale, self._backoff_factor)
+        both = ops.logical_and(full, fits)
+        none = ops.logical_or(found, full)
+        return (
+            ops.where(found, shrunk, ops.where(both, grown, scale)),
+            ops.where(none, ops.subtract(tracker, tracker) if xp else ops.sub(tracker, tracker), count),
+        )
+
+    def _set(self, new_scale: Any) -> None:
+        if isinstance(new_scale, Tensor):
+            if new_scale.numel() != 1 or new_scale.requires_grad:
+                raise InputError("new_scale should be a float or a 1-element Tensor with requires_grad=False.")
+            with no_grad():
+                self._scale.copy_(new_scale.reshape(()))
+        else:
+            self._scale.fill_(float(new_scale))
+
+    def _of(self, optimizer: Optimizer) -> _Progress:
+        found = self._progress.get(id(optimizer))
+        if found is None:
+            self._optimizers[id(optimizer)] = optimizer
+            flag = wrap(np.asarray(0, np.float32))
+            where = MODE.trace.device if MODE.trace is not None else device_of(self._scale._array)
+            found = self._progress[id(optimizer)] = _Progress(to_device(flag, where))
+        if MODE.trace is not None and self._forget not in MODE.trace.undo:
+            MODE.trace.undo.append(self._forget)
+        return found
+
+    def _forget(self) -> None:
+        """Begin anew behind a trace, which has computed nothing."""
+        for progress in self._progress.values():
+            progress.stage, progress.checked = READY, False
+
+    def _follow(self, array: Array) -> None:
+        """Move the state to where an array lies, or what is traced."""
+        if isinstance(self._scale._array, Value):
+            return
+        where = MODE.trace.device if MODE.trace is not None else device_of(array)
+        if device_of(self._scale._array) != where:
+            for t in (self._scale, self._growth_tracker, *(p.found for p in self._progress.values())):
+                t._array = to_device(t._array, where)
+
+    def get_scale(self) -> float:
+        """Return the scale, 1 where it is not enabled; this reads it from the device."""
+        return float(self._scale.item()) if self._enabled else 1.0
+
+    def get_growth_factor(self) -> float:
+        """Return the growth factor."""
+        return self._growth_factor
+
+    def set_growth_factor(self, new_factor: float) -> None:
+        """Set the growth factor."""
+        self._growth_factor = float(new_factor)
+
+    def get_backoff_factor(self) -> float:
+        """Return the backoff factor."""
+        return self._backoff_factor
+
+    def set_backoff_factor(self, new_factor: float) -> None:
+        """Set the backoff factor."""
+        self._backoff_factor = float(new_factor)
+
+    def get_growth_interval(self) -> int:
+        """Return the growth interval."""
+        return self._growth_interval
+
+    def set_growth_interval(self, new_interval: int) -> None:
+        """Set the growth interval."""
+        self._growth_interval = int(new_interval)
+
+    def _get_growth_tracker(self) -> int:
+        """Return how many steps in a row were finite; this reads it from the device."""
+        return int(self._growth_tracker.item()) if self._enabled else 0
+
+    def is_enabled(self) -> bool:
+        """Return whether it does anything."""
+        return self._enabled
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scale, the settings and the growth count as numbers; nothing where it is not enabled."""
+        if not self._enabled:
+            return {}
+        return {
+            "scale": self.get_scale(), "growth_factor": self._growth_factor, "backoff_factor": self._backoff_factor,
+            "growth_interval": self._growth_interval, "_growth_tracker": self._get_growth_tracker(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` returned, or PyTorch's.
+
+        Raises:
+            InputError: if it is empty.
+        """
+        if not self._enabled:
+            return
+        if not state_dict:
+            raise InputError(
+                "The source state dict is empty, possibly because it was saved from a disabled instance of GradScaler."
+            )
+        self._scale.fill_(float(state_dict["scale"]))
+        self._growth_tracker.fill_(int(state_dict["_growth_tracker"]))
+        self._growth_factor = float(state_dict["growth_factor"])
+        self._backoff_factor = float(state_dict["backoff_factor"])
+        self._growth_interval = int(state_dict["growth_interval"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy takes over.
+
+        Raises:
+            TrainingError: between `scale` and `update`.
+        """
+        if any(p.stage != READY for p in self._progress.values()):
+            raise TrainingError(
+                "A GradScaler instance may only be pickled at the beginning of an iteration, or at the end after "
+                "scaler.update()."
+            )
+        return {**self.__dict__, "_progress": {}, "_optimizers": {}}

@@ -1,0 +1,1 @@
+"""CUDA: devices, their memory and streams, and programs that run on them."""
