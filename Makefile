@@ -4,6 +4,9 @@ FLOORS := ops runtime importers tools
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+# Links that show the floors as onnxgrad.*, for what does not know the editable install.
+LINKS := rm -rf build/types && mkdir -p build/types/onnxgrad && \
+  ln -s $(addprefix "$(CURDIR)"/,$(wildcard onnxgrad/*) $(FLOORS)) build/types/onnxgrad
 .PHONY: help .venv demo test check format operators gpu clean
 
 help:  ## list the targets
@@ -26,8 +29,7 @@ test: .venv  ## run the tests; ARGS='-k conv -x' goes to pytest
 check: .venv  ## lint, format, types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	rm -rf build/types && mkdir -p build/types/onnxgrad
-	ln -s $(addprefix "$(CURDIR)"/,$(wildcard onnxgrad/*) $(FLOORS)) build/types/onnxgrad
+	$(LINKS)
 	cd tests && ../.venv/bin/mypy --config-file ../pyproject.toml -p onnxgrad \
 	  | sed -E 's,^[^:]*build/types/,,; s,^onnxgrad/($(subst $() ,|,$(FLOORS)))/,\1/,'
 
@@ -38,8 +40,9 @@ format: .venv  ## let ruff fix what it can
 operators: .venv  ## write docs/operators.md again, after a change of bindings
 	mkdir -p build && .venv/bin/python -m onnxgrad.tools.operators > build/operators.md && mv build/operators.md docs/operators.md
 
-gpu: .venv  ## run the tests that need a CUDA device (pip install -e '.[cuda13]' first)
-	.venv/bin/pytest -m gpu $(ARGS)
+gpu: $(if $(GPU_PYTHON),,.venv)  ## test and measure on a CUDA device; GPU_PYTHON=python3 uses an image's own packages
+	$(LINKS)
+	PYTHONPATH="$(CURDIR)/build/types:$(CURDIR)" $(or $(GPU_PYTHON),.venv/bin/python) -m tests.gpu_session $(ARGS)
 
 clean:  ## remove everything that make made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

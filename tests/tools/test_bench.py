@@ -164,6 +164,10 @@ def test_peers_that_cannot_be(monkeypatch):
         (["--shape", "x=2x4"], ["--shape x=2x4", "(batch, 3)"]),
         (["--json", "nowhere/figures.json"], ["nowhere", "does not exist"]),
         (["--input", "x=missing.npy"], ["missing.npy"]),
+        (["--quick"], ["--suite", "--blocks"]),
+        (["--suite"], ["its own models"]),
+        (["--device", "gpu"], ["'gpu'", "cuda:N"]),
+        (["--device", "cuda:1", "--peer", "openvino"], ["openvino", "cuda:1"]),
     ],
 )
 def test_errors_are_one_line_that_says_what_to_do(call, linear, argv, words):
@@ -188,6 +192,11 @@ def test_usage_errors_exit_with_2(argv, linear, capsys):
         cli.main(["bench", linear, *argv])
     assert stop.value.code == 2
     assert "usage: onnxgrad bench" in capsys.readouterr().err
+
+
+def test_neither_a_model_nor_the_suite(call):
+    code, _, err = call()
+    assert code == 1 and "which model" in err and "--suite" in err
 
 
 def test_random_feeds(words):

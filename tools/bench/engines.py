@@ -18,6 +18,8 @@ from ...ops.errors import InputError, MissingExtraError
 
 OURS = "onnxgrad"
 PEERS = ("onnxruntime", "openvino")
+ON_CUDA = ("onnxruntime",)
+"""The peers that can be measured on a CUDA device."""
 
 Feeds = Mapping[str, Any]
 
@@ -37,11 +39,11 @@ class Runner:
     model: Any = None
 
 
-def check_peers(names: Iterable[str]) -> None:
+def check_peers(names: Iterable[str], device: str = "cpu") -> None:
     """Refuse peers that cannot be measured, before anything else takes time.
 
     Raises:
-        InputError: if a name is unknown, or is PyTorch, which runs no .onnx files.
+        InputError: if a name is unknown, is PyTorch, which runs no .onnx files, or does not run on the device.
         MissingExtraError: if a package is not installed.
     """
     for name in names:
@@ -52,6 +54,8 @@ def check_peers(names: Iterable[str]) -> None:
             )
         if name not in PEERS:
             raise InputError(f"no peer is named {name!r}; there are {', '.join(PEERS)}")
+        if device != "cpu" and name not in ON_CUDA:
+            raise InputError(f"{name} is measured on the CPU only; on {device} there is {', '.join(ON_CUDA)}")
         if importlib.util.find_spec(name) is None:
             raise MissingExtraError(f"--peer {name}: the package is not installed: pip install {name}")
 
@@ -88,10 +92,13 @@ def open_model(name: str, path: Path, threads: int, **options: Any) -> Runner:
         name: `onnxgrad` or a peer.
         path: of the .onnx file.
         threads: how many it may use.
-        options: for `onnxgrad.load`.
+        options: for `onnxgrad.load`; `device` for onnxruntime, `precision` for OpenVINO.
+
+    Raises:
+        InputError: if onnxruntime has no CUDA provider and the device is one.
     """
     if name == "onnxruntime":
-        return _onnxruntime(path, threads)
+        return _onnxruntime(path, threads, **options)
     if name == "openvino":
         return _openvino(path, threads, **options)
     from ...importers.onnx.model import load
@@ -100,13 +107,19 @@ def open_model(name: str, path: Path, threads: int, **options: Any) -> Runner:
     return Runner(OURS, lambda feeds: model.run(dict(feeds)), model)
 
 
-def _onnxruntime(path: Path, threads: int) -> Runner:
+def _onnxruntime(path: Path, threads: int, device: str = "cpu") -> Runner:
     import onnxruntime as ort
 
+    kind, _, number = device.partition(":")
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[kind]
+    if provider not in ort.get_available_providers():
+        raise InputError(f"this onnxruntime has no {provider}: pip install onnxruntime-gpu in its place")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        str(path), options, providers=[(provider, {"device_id": number or "0"} if kind == "cuda" else {})]
+    )
     return Runner("onnxruntime", lambda feeds: session.run(None, feeds))
 
 

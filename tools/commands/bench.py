@@ -18,6 +18,8 @@ examples:
   onnxgrad bench bert.onnx --shape input_ids=1x128
   onnxgrad bench model.onnx --peer onnxruntime --peer openvino
   onnxgrad bench model.onnx --input x.npz --json figures.json
+  onnxgrad bench model.onnx --device cuda
+  onnxgrad bench --device cuda --suite --quick
 
 Peers run in the same process in alternating blocks with a pause before each; ratio = peer's time / ours, so more than 1
 is faster than the peer. PyTorch runs no .onnx file: it is a peer in `python -m benchmarks` of a checkout only."""
@@ -33,7 +35,15 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="an .onnx file")
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="an .onnx file")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument(
+        "--suite",
+        action="store_true",
+        help="measure the table of goals instead of a model, and write benchmarks/RESULTS.md or, with --device cuda, "
+        "RESULTS-cuda.md; in a checkout",
+    )
+    parser.add_argument("--quick", action="store_true", help="with --suite: few short blocks, rough figures")
     parser.add_argument(
         "--input",
         dest="inputs",
@@ -116,20 +126,32 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:  # NumPy reads it when it is imported
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(args.threads))
     from ...ops.errors import InputError
+    from ...runtime.tensor.device import device as Device
     from ..bench import Settings, bench
     from ..bench.engines import OURS, check_peers, open_model
     from ..bench.feeds import make_feeds
     from ..bench.measure import cores
     from ..bench.tables import show
 
-    check_peers(args.peers)
+    device = str(Device(args.device))
+    if args.suite:
+        return _suite(args, device)
+    if args.model is None:
+        raise InputError("which model? `onnxgrad bench MODEL`, or `onnxgrad bench --suite` in a checkout")
+    if args.quick:
+        raise InputError("--quick goes with --suite; of one model, --blocks and --duration-s say how long to measure")
+    check_peers(args.peers, device)
     if args.json not in (None, "-") and not Path(args.json).absolute().parent.is_dir():
         raise InputError(f"--json {args.json}: the folder {Path(args.json).parent} does not exist")
     threads = args.threads or cores()
-    runner = open_model(OURS, Path(args.model), threads)
+    options = {} if device == "cpu" else {"device": device}
+    runner = open_model(OURS, Path(args.model), threads, **options)
     feeds = make_feeds(runner.model.inputs, args.inputs, dict(args.shapes), args.batch, preparation_of(args))
-    settings = Settings(args.warmup, args.blocks, args.duration_s, args.pause_s)
-    figures = bench(args.model, feeds, threads=threads, peers=args.peers, settings=settings, runner=runner)
+    settings = Settings(args.warmup, args.blocks, args.duration_s, args.pause_s, peak=device == "cpu")
+    figures = bench(
+        args.model, feeds, threads=threads, peers=args.peers, settings=settings, runner=runner, options=options,
+        peer_options=dict.fromkeys(args.peers, options),
+    )  # fmt: skip
     text = json.dumps(figures, indent=2)
     if args.json == "-":
         print(text)
@@ -141,3 +163,21 @@ def run(args: argparse.Namespace) -> int:
             Path(args.json).write_text(text + "\n", "utf-8")
             print(f"wrote {args.json}")
     return 1 if figures["failures"] else 0
+
+
+def _suite(args: argparse.Namespace, device: str) -> int:
+    """Run the suite of the checkout that this package is installed from."""
+    import subprocess
+
+    from ...ops.errors import InputError
+
+    if args.model is not None or args.peers or args.inputs or args.shapes or args.json:
+        raise InputError("--suite measures its own models and peers: give it --device and --quick alone")
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "benchmarks" / "suite.py").is_file():
+        raise InputError(
+            "--suite needs a checkout, installed by `pip install -e .`: the suite is no part of the package"
+        )
+    module = "benchmarks" if device == "cpu" else "benchmarks.cuda"
+    command = [sys.executable, "-m", module, *(["--quick"] if args.quick else [])]
+    return subprocess.run(command, cwd=root, check=False).returncode
