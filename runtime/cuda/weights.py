@@ -65,7 +65,7 @@ class Hoisted:
         """Find what each value depends on; see the class for the arguments."""
         self.graph, self.nodes = graph, nodes
         self._names: dict[int, frozenset[str]] = {}
-        self._keys: dict[int, str] = {}
+        self._keys: dict[int, tuple[Value, str]] = {}
         if state:
             self._names.update((id(v), frozenset([n])) for n, v in graph.state.items())
         for node in nodes:
@@ -84,8 +84,8 @@ class Hoisted:
         """Return what is equal for values that are computed alike of the same weights, whichever graph they are of."""
         found = self._keys.get(id(v))
         if found is None:
-            found = self._keys[id(v)] = hashlib.sha256(repr(self._said(v)).encode()).hexdigest()
-        return found
+            found = self._keys[id(v)] = v, hashlib.sha256(repr(self._said(v)).encode()).hexdigest()
+        return found[1]
 
     def _said(self, v: Value) -> Any:
         if v.is_constant:

@@ -214,7 +214,8 @@ def _range(site: Site) -> bool:
 @lowers("trilu")
 def _trilu(site: Site) -> bool:
     """Write one side of the diagonal of each matrix and zeros on the other."""
-    if not movable(*site.types, *site.results) or site.types[0].ndim < 2:
+    diagonal = site.attrs.get("k", 0)
+    if not movable(*site.types, *site.results) or site.types[0].ndim < 2 or not isinstance(diagonal, int | np.integer):
         return False
     source, target = site.read(0, order="plain"), site.write(0, order="plain")
     if target.operand.size == 0:
@@ -227,7 +228,7 @@ def _trilu(site: Site) -> bool:
     s = Signature(wide=is_wide([view(source), view(target)], size))
     s.reads("x", source, stored)
     s.writes("y", target, stored)
-    s.size("k", max(-size, min(size, int(site.attrs.get("k", 0)))))
+    s.size("k", max(-size, min(size, int(diagonal))))
     matrices = size // (shape[-1] * shape[-2])
     places = s.unravel("i", [("matrix", matrices), ("row", shape[-2]), ("column", shape[-1])])
     kept = "column - row >= k" if site.attrs["upper"] else "column - row <= k"

@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import KernelError
 from onnxgrad.ops.kernels.cuda import copy, indexing, layout  # noqa: F401 - registers the rules
 from onnxgrad.ops.kernels.cuda.copy import copying
@@ -191,6 +192,10 @@ def test_reshapes_and_bits():
 def test_trilu(upper, shape):
     for k in (0, 1, -2, 50):
         check("trilu", [draw(shape, "float16")], {"upper": upper, "k": k}, order="transposed")
+
+
+def test_a_diagonal_that_only_run_time_knows_is_refused():
+    assert refuses("trilu", [draw((3, 3))], {"upper": True, "k": Dim.symbol("k")})
 
 
 def test_constants_and_ranges():
