@@ -27,10 +27,9 @@ import onnxgrad as og
 from onnxgrad.tools.bench import Settings
 from onnxgrad.tools.bench.timing import alternate, latency, ratio
 
-from .models import ROOT
 from .networks import NETWORKS
 from .networks.export import export
-from .suite import context
+from .suite import answer_of, context
 from .training import ADAM_RATE, MOMENTUM_RATE, loss_of, targets
 
 REPORT = Path(__file__).parent / "RESULTS-cuda.md"
@@ -358,16 +357,7 @@ def _line(case: Case, figures: dict[str, Any]) -> str:
 def run_case(case: Case, *, quick: bool, limit_s: float) -> dict[str, Any]:
     """Measure a case in a new process, and return `{"figures": ...}` or `{"not_measured": reason}`."""
     command = [sys.executable, "-m", "benchmarks.cuda", "--one", case.key, *(["--quick"] if quick else [])]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s, check=False)
-    except subprocess.TimeoutExpired:
-        return {"not_measured": f"took longer than {limit_s:g} s"}
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
-        return {"not_measured": f"the process ended with {done.returncode} and said: {said[0][:300]}"}
-    answer: dict[str, Any] = json.loads(lines[-1])
-    return answer
+    return answer_of(command, limit_s)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -51,15 +51,14 @@ def run_case(case: Case, *, quick: bool, limit_s: float) -> dict[str, Any]:
     threads = str(case.threads)
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
     command = [sys.executable, "-m", "benchmarks.case", case.kind, case.name, str(case.batch), threads]
+    return answer_of([*command, "--quick"] if quick else command, limit_s, environment)
+
+
+def answer_of(command: Sequence[str], limit_s: float, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return the JSON object of a process' last line, or `{"not_measured": reason}`."""
     try:
         done = subprocess.run(
-            [*command, "--quick"] if quick else command,
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=limit_s,
-            check=False,
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit_s, check=False
         )
     except subprocess.TimeoutExpired:
         return {"not_measured": f"took longer than {limit_s:g} s"}
