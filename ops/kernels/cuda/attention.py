@@ -17,7 +17,7 @@ import numpy as np
 
 from ...expr import Const, Var, where
 from ...types import DType, TensorType
-from .cudnn import AttentionBackward, AttentionForward
+from .cudnn_graphs import AttentionBackward, AttentionForward
 from .elementwise import elementwise
 from .fusion import copy
 from .indexing import View, view

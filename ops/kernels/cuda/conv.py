@@ -17,7 +17,8 @@ import numpy as np
 
 from ...types import DType, TensorType
 from ...window import Window
-from .cudnn import ACTIVATIONS, TYPES, ConvForward, Convolution
+from .cudnn import ACTIVATIONS, TYPES
+from .cudnn_graphs import ConvForward, Convolution
 from .depthwise import depthwise_conv
 from .fusion import Activation, copy, finish, fuses, tail_of
 from .indexing import View, view

@@ -20,7 +20,7 @@ from .conv import (
     served,
     shape_of,
 )
-from .cudnn import ConvInputGrad, ConvWeightGrad
+from .cudnn_graphs import ConvInputGrad, ConvWeightGrad
 from .depthwise import depthwise_input_grad, depthwise_weight_grad
 from .fusion import fuses
 from .lowering import Site, lowers

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxgrad.ops.kernels.cuda.cublaslt import Layout, MatMul
-from onnxgrad.ops.kernels.cuda.cudnn import (
+from onnxgrad.ops.kernels.cuda.cudnn_graphs import (
     Attention,
     AttentionBackward,
     AttentionForward,

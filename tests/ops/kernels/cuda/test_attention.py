@@ -9,7 +9,7 @@ import pytest
 
 from onnxgrad.ops.attention import attention, attention_grad, attention_weights
 from onnxgrad.ops.kernels.cuda import attention as rules
-from onnxgrad.ops.kernels.cuda.cudnn import Attention, AttentionBackward, AttentionForward
+from onnxgrad.ops.kernels.cuda.cudnn_graphs import Attention, AttentionBackward, AttentionForward
 from onnxgrad.ops.kernels.cuda.kernel import LibraryCall
 from onnxgrad.ops.types import BFLOAT16
 

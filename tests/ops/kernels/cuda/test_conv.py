@@ -10,7 +10,7 @@ import pytest
 from onnxgrad.ops.expr import Var, maximum, minimum, sigmoid, substitute
 from onnxgrad.ops.kernels.cuda import conv as _rules, conv_grad as _grad_rules  # noqa: F401
 from onnxgrad.ops.kernels.cuda.cublaslt import MatMul
-from onnxgrad.ops.kernels.cuda.cudnn import Convolution
+from onnxgrad.ops.kernels.cuda.cudnn_graphs import Convolution
 from onnxgrad.ops.kernels.cuda.kernel import Launch, LibraryCall
 from onnxgrad.ops.kernels.cuda.lowering import Epilogue
 from onnxgrad.ops.kernels.cuda.operand import Operand, channels_last_strides, packed

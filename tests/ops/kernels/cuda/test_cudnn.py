@@ -13,7 +13,8 @@ import pytest
 from onnxgrad.ops.errors import KernelError
 from onnxgrad.ops.expr import Var, maximum, minimum, sigmoid
 from onnxgrad.ops.kernels.cuda import attention, conv, conv_grad, cudnn  # noqa: F401
-from onnxgrad.ops.kernels.cuda.cudnn import ACTIVATIONS, Attention, ConvForward, Convolution, lifted
+from onnxgrad.ops.kernels.cuda.cudnn import ACTIVATIONS
+from onnxgrad.ops.kernels.cuda.cudnn_graphs import Attention, ConvForward, Convolution, lifted
 from onnxgrad.ops.kernels.cuda.fusion import Activation
 from onnxgrad.ops.kernels.cuda.kernel import LibraryCall
 from onnxgrad.ops.kernels.cuda.lowering import Epilogue
@@ -254,8 +255,8 @@ def test_two_graphs(frontend: SimpleNamespace) -> None:
     assert ready.workspace_bytes == 256 + 2 * 8 * 5 * 5 * 4
     ready.run((10, 20, 30, 40), 5000, 7)
     (first, pack, *_), (second, behind, *_) = frontend.log
-    assert "conv_fprop" in first and "relu" not in first and pack == {1: 10, 2: 20, cudnn._BETWEEN: 5256}
-    assert "relu" in second and behind == {cudnn._BETWEEN: 5256, 3: 30, 4: 40}
+    assert "conv_fprop" in first and "relu" not in first and pack == {1: 10, 2: 20, cudnn.BETWEEN: 5256}
+    assert "relu" in second and behind == {cudnn.BETWEEN: 5256, 3: 30, 4: 40}
 
 
 def test_notes(frontend: SimpleNamespace) -> None:
