@@ -2,6 +2,7 @@
 
 from . import amp
 from .ops.errors import OutOfMemoryError
+from .runtime.cuda.availability import device_count, is_available, why_unavailable
 from .runtime.cuda.devices import (
     DeviceProperties,
     can_device_access_peer,
@@ -18,7 +19,6 @@ from .runtime.cuda.devices import (
     synchronize,
 )
 from .runtime.cuda.guard import get_sync_debug_mode, set_sync_debug_mode
-from .runtime.cuda.library import device_count, is_available, why_unavailable
 from .runtime.cuda.memory import (
     empty_cache,
     get_memory_limit,

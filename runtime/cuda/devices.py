@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .library import cupy, is_available, look
+from .availability import cupy, is_available, look
 from .memory import current, number_of
 
 BFLOAT16_FROM = (8, 0)

@@ -246,7 +246,7 @@ def set_sync_debug_mode(debug_mode: int | str) -> None:
     Raises:
         DeviceError: for another mode, and where there is no CUDA.
     """
-    from .library import cupy
+    from .availability import cupy
 
     if debug_mode not in MODES and debug_mode not in range(len(MODES)):
         raise DeviceError(f"invalid value of debug_mode, expected one of {', '.join(MODES)}, found {debug_mode!r}")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from ...ops.errors import InputError
-from .library import cupy, device_count, is_available, look
+from .availability import cupy, device_count, is_available, look
 
 
 class Peaks:

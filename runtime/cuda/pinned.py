@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...ops.errors import DeviceError
 from ...ops.kernels.array.transfer import is_pinned, pinned
-from .library import is_available
+from .availability import is_available
 
 if TYPE_CHECKING:
     from ..tensor.tensor import Tensor

@@ -39,7 +39,7 @@ def get_rng_state(device: Any = None) -> dict[str, Any]:
 
 def get_rng_state_all() -> list[dict[str, Any]]:
     """Return the state of the process's generator, once a device."""
-    from .library import device_count
+    from .availability import device_count
 
     return [random.get_rng_state() for _ in range(device_count())]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .library import cupy
+from .availability import cupy
 from .memory import number_of
 
 
@@ -184,6 +184,6 @@ def stream(stream: Stream | None) -> Iterator[None]:
 
 def is_current_stream_capturing() -> bool:
     """Return whether the current stream's work is being captured in a graph."""
-    from .library import is_available
+    from .availability import is_available
 
     return is_available() and bool(current_stream()._stream.is_capturing())

@@ -13,8 +13,8 @@ from ...ops.places import place_of
 from ...ops.transfer import transfer
 from ...ops.types import Array
 from ..autograd.saved import Late
+from ..cuda.availability import cupy, device_count, is_available
 from ..cuda.devices import current_device, current_or_first, synchronize
-from ..cuda.library import cupy, device_count, is_available
 
 __all__ = [
     "CPU",

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...ops.errors import InputError
 from ...ops.types import Array
-from ..cuda.library import cupy
+from ..cuda.availability import cupy
 from .capsules import BFLOAT, UINT, described, recoded
 from .device import device as _device
 from .exposed import share

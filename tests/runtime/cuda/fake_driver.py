@@ -15,7 +15,7 @@ import pytest
 
 from onnxgrad.ops.places import several
 from onnxgrad.runtime.autograd.saved import Late
-from onnxgrad.runtime.cuda import library as onnxgrad_library
+from onnxgrad.runtime.cuda import availability
 from onnxgrad.runtime.cuda.memory import Peaks
 
 from ...ops import device_arrays
@@ -217,7 +217,7 @@ def two_devices() -> Iterator[Driver]:
 
 
 def _forget() -> None:
-    onnxgrad_library.look.cache_clear()
+    availability.look.cache_clear()
     Late.guard = None
     several.devices = False
     Peaks.allocated.clear()

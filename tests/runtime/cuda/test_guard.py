@@ -7,8 +7,8 @@ import pytest
 import onnxgrad as og
 from onnxgrad.ops import pointwise
 from onnxgrad.ops.errors import DeviceError
+from onnxgrad.runtime.cuda.availability import cupy
 from onnxgrad.runtime.cuda.guard import begin
-from onnxgrad.runtime.cuda.library import cupy
 
 from .fake_driver import CUDARuntimeError, driving
 

@@ -9,21 +9,21 @@ import pytest
 
 import onnxgrad as og
 from onnxgrad.ops.errors import DeviceError, MissingExtraError
-from onnxgrad.runtime.cuda import library
+from onnxgrad.runtime.cuda import availability
 
 from .fake_driver import CUDARuntimeError
 
 
 @pytest.fixture(autouse=True)
 def _anew():
-    library.look.cache_clear()
+    availability.look.cache_clear()
     yield
-    library.look.cache_clear()
+    availability.look.cache_clear()
 
 
 def without_cupy(monkeypatch, driver):
-    monkeypatch.setattr(library, "find_spec", lambda name: None)
-    monkeypatch.setattr(library, "driver_version", lambda: driver)
+    monkeypatch.setattr(availability, "find_spec", lambda name: None)
+    monkeypatch.setattr(availability, "driver_version", lambda: driver)
 
 
 def with_cupy(monkeypatch, driver, count, built=13020):
@@ -35,8 +35,8 @@ def with_cupy(monkeypatch, driver, count, built=13020):
     runtime = types.SimpleNamespace(getDeviceCount=counted, runtimeGetVersion=lambda: built)
     module = types.ModuleType("cupy")
     module.cuda = types.SimpleNamespace(runtime=runtime)
-    monkeypatch.setattr(library, "find_spec", lambda name: object())
-    monkeypatch.setattr(library, "driver_version", lambda: driver)
+    monkeypatch.setattr(availability, "find_spec", lambda name: object())
+    monkeypatch.setattr(availability, "driver_version", lambda: driver)
     monkeypatch.setitem(sys.modules, "cupy", module)
 
 
@@ -81,7 +81,7 @@ def test_with_cupy_and_no_device(monkeypatch, driver, count, said):
 
 
 def test_a_broken_installation(monkeypatch):
-    monkeypatch.setattr(library, "find_spec", lambda name: object())
+    monkeypatch.setattr(availability, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(MissingExtraError, match=r"cannot be imported.*Install it anew: pip install"):
         og.ones(1).cuda()
