@@ -186,8 +186,9 @@ class WeightStore:
 
     def _fill(self, s: Slot, array: Array) -> None:
         runner, before = self.runner, 0 if s.block is None else s.block.address
+        own = s.value.node is None and not s.value.is_constant
         block = None
-        if s.lies == "plain" and not s.value.is_constant and runner.lies(array) and array.flags.c_contiguous:
+        if own and s.lies == "plain" and runner.lies(array) and array.flags.c_contiguous:
             block = runner.borrow(array)
         if block is not None and block.address % ALIGNMENT == 0:
             s.block, s.borrowed = block, True
