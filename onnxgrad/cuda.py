@@ -1,7 +1,7 @@
 """CUDA devices."""
 
-from . import amp
 from .ops.errors import OutOfMemoryError
+from .runtime.amp import cuda as amp
 from .runtime.cuda.availability import device_count, is_available, why_unavailable
 from .runtime.cuda.devices import (
     DeviceProperties,

@@ -31,7 +31,7 @@ class _State(threading.local):
         depth: how many contexts are open.
         cache: the casts of weights that they share.
         caching: whether they share any.
-        dtypes: the half precision of each kind of device where a context names none.
+        dtypes: the half precision of each kind of device: that of the innermost context that named one.
     """
 
     def __init__(self) -> None:
@@ -93,12 +93,13 @@ class autocast:  # noqa: N801 - PyTorch's name
             )
             enabled = False
         self._devices, self._enabled, self._cached = devices, bool(enabled), cache_enabled
-        self._before: list[tuple[Casts | None, bool]] = []
+        self._before: list[tuple[Casts | None, bool, dict[str, DType]]] = []
 
     def __enter__(self) -> autocast:
         """Switch it on in this thread."""
         before = MODE.autocast
-        self._before.append((before, _state.caching))
+        self._before.append((before, _state.caching, _state.dtypes))
+        _state.dtypes = {**_state.dtypes, **dict.fromkeys(self._devices, self.fast_dtype)}
         if self._cached is not None:
             _state.caching = bool(self._cached)
         dtypes = {} if before is None else dict(before.dtypes)
@@ -114,7 +115,7 @@ class autocast:  # noqa: N801 - PyTorch's name
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Put back what was before; with the outermost context the casts of weights go."""
-        before, _state.caching = self._before.pop()
+        before, _state.caching, _state.dtypes = self._before.pop()
         switch_autocast(before)
         _state.depth -= 1
         if _state.depth == 0:
@@ -132,6 +133,8 @@ class autocast:  # noqa: N801 - PyTorch's name
 
 
 def _element_type(given: Any) -> DType | None:
+    if given is None:
+        return None
     try:
         found: DType = np.dtype(given)
         return found
@@ -175,9 +178,7 @@ def set_autocast_enabled(device_type: Any, enabled: bool | None = None) -> None:
 
 def get_autocast_dtype(device_type: Any) -> DType:
     """Return the half precision of a kind of device: that of the context that is open, else the default."""
-    device = _device_type(device_type)
-    casts: Casts | None = MODE.autocast
-    return _state.dtypes[device] if casts is None else casts.dtypes.get(device, _state.dtypes[device])
+    return _state.dtypes[_device_type(device_type)]
 
 
 def set_autocast_dtype(device_type: Any, dtype: Any) -> None:

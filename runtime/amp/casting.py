@@ -52,6 +52,10 @@ class Casts:
         self.dtypes, self.cache = dtypes, cache
         self.key = tuple(sorted((device, str(dtype)) for device, dtype in dtypes.items()))
 
+    def again(self) -> Casts:
+        """Return the same for computing something again; its casts of weights are its own."""
+        return Casts(self.dtypes, None if self.cache is None else {})
+
     def record(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         """Compute an op on Tensors in the element types of its list."""
         kind = _kind(op)

@@ -20,7 +20,7 @@ from ...ops.types import Array
 from ..autograd.grad_mode import MODE, no_grad
 from ..graph.graph import Value
 from ..optim.optimizer import Optimizer
-from ..tensor.device import device_of, to_device
+from ..tensor.device import device as _device, device_of, to_device
 from ..tensor.tensor import Tensor, wrap
 
 READY, UNSCALED, STEPPED = "ready", "unscaled", "stepped"
@@ -72,7 +72,8 @@ class GradScaler:
             raise InputError("The growth factor must be > 1.0.")
         if enabled and backoff_factor >= 1:
             raise InputError("The backoff factor must be < 1.0.")
-        self._device, self._enabled = str(device), bool(enabled)
+        _device(str(device))
+        self._enabled = bool(enabled)
         self._growth_factor, self._backoff_factor = float(growth_factor), float(backoff_factor)
         self._growth_interval = int(growth_interval)
         self._scale = wrap(np.asarray(init_scale, np.float32))

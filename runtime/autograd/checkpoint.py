@@ -265,7 +265,7 @@ def _set(name: str, value: Any) -> Iterator[None]:
 def _recast(casts: Any) -> Iterator[None]:
     """Compute under the autocast of the first run for a while."""
     before = MODE.autocast
-    switch_autocast(casts)
+    switch_autocast(None if casts is None else casts.again())
     try:
         yield
     finally:

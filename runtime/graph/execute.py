@@ -66,19 +66,14 @@ def _execute(
                 attrs = {**attrs, **{n: dims.bind(attrs[n], bound) for n in step.symbolic}}
                 if step.doubtful:
                     step.op.infer_types(*map(type_of_argument, args), **attrs)
-            result = (step.op if interpret else step.kernel)(*args, **attrs)
-            if Late.guard is not None:
-                Late.guard.waited()
+            kernel = step.op if interpret else step.kernel
+            result = kernel(*args, **attrs) if Late.guard is None else _on_a_device(kernel, args, attrs)
         except Exception as error:
-            moved = brought_together(args) if Late.guard is not None and isinstance(error, _MIXED) else None
-            if moved is None:
-                plain = error if Late.guard is None else Late.guard.explained(error, step.op.name, args)
-                found = located(plain, step.node, args)
-                if found is error:
-                    raise
-                raise found from error
-            # Sizes lie on the host: they go to the device where they meet what lies there.
-            result = (step.op if interpret else step.kernel)(*moved, **attrs)
+            plain = error if Late.guard is None else Late.guard.explained(error, step.op.name, args)
+            found = located(plain, step.node, args)
+            if found is error:
+                raise
+            raise found from error
         del args
         results = result if step.several else (result,)
         for index, value, out, binds in zip(step.outs, results, step.node.outputs, step.binds, strict=True):
@@ -92,6 +87,21 @@ def _execute(
         for i in step.free:
             slots[i] = None
     return tuple(_fetch(r, slots) for r in plan.results), {n: _fetch(r, slots) for n, r in plan.updates}
+
+
+def _on_a_device(kernel: Callable[..., Any], args: list[Any], attrs: dict[str, Any]) -> Any:
+    """Call a kernel; sizes that lie on the host go to the device where they meet what lies there."""
+    moved: list[Any] | None = None
+    try:
+        result = kernel(*args, **attrs)
+    except _MIXED:
+        moved = brought_together(args)
+        if moved is None:
+            raise
+    if moved is not None:
+        result = kernel(*moved, **attrs)
+    Late.guard.waited()
+    return result
 
 
 def type_of_argument(a: Any) -> Any:

@@ -338,3 +338,38 @@ def test_nothing_runs_for_it_where_it_is_off():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("onnxgrad.runtime.amp.casting.Casts.record", None)
         assert (a + a).dtype == "float32" and (og.ones(2, 2) @ og.ones(2, 2)).dtype == "float32"
+
+
+@pytest.mark.oracle
+def test_contexts_inside_keep_the_element_type() -> None:
+    import torch
+
+    def seen(lib: object) -> list[str]:
+        found = []
+        with lib.amp.autocast("cpu", dtype=lib.float16):
+            with lib.amp.autocast("cpu"):
+                found.append(lib.get_autocast_dtype("cpu"))
+            with lib.amp.autocast("cpu", enabled=False), lib.amp.autocast("cpu"):
+                found.append(lib.get_autocast_dtype("cpu"))
+            lib.set_autocast_dtype("cpu", lib.bfloat16)
+        return [str(d).removeprefix("torch.") for d in (*found, lib.get_autocast_dtype("cpu"))]
+
+    assert seen(og) == seen(torch) == ["float16", "float16", "bfloat16"]
+
+
+def test_recomputing_leaves_no_casts_of_weights() -> None:
+    from onnxgrad.runtime.amp.autocast import _state
+
+    layer, x = nn.Linear(3, 3), og.tensor(array(2, 3), requires_grad=True)
+    with og.amp.autocast("bfloat16"):
+        y = og.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+    y.sum().backward()
+    assert layer.weight.grad is not None and not _state.cache
+
+
+def test_by_the_names_that_take_no_device() -> None:
+    assert og.cuda.amp.GradScaler(1024.0).get_scale() == 1024.0
+    with pytest.raises(InputError, match=r"1024\.0"):
+        og.amp.GradScaler(1024.0)
+    with pytest.raises(InputError, match="None"):
+        og.amp.autocast(None)
