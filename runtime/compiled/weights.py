@@ -84,6 +84,13 @@ class Slots:
             code: the addresses of the slots' kernels, by key.
             threads: how many may pack.
         """
+        try:
+            return self._renew(tensors, code, threads)
+        except BaseException:  # the next run finds everything changed
+            self._seen.clear()
+            raise
+
+    def _renew(self, tensors: Mapping[str, Any], code: Mapping[str, int], threads: int) -> bool:
         changed = {name for name, t in tensors.items() if self._has_changed(name, t)}
         self.owners = owners(t._array for t in tensors.values() if not isinstance(t, StoredTensor))
         stale = [s for s in self.slots if s.array is None or s.sources & changed]

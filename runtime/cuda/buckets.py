@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ops.errors import OnnxGradError
+from ...ops.errors import DeviceError, OnnxGradError
 from ...ops.types import Array, TensorType
 from ..compiled.program import Row
 from ..graph.execute import execute, plan_of
@@ -92,14 +92,16 @@ class Buckets:
 
     def held(self) -> list[tuple[int, int, str]]:
         """Return the device, the bytes and what for of the memory that is taken; see `holders`."""
-        found = [(p.nbytes, "arena and inputs") for p in self._programs.values()]
+        found = [(p.taken, "arena and inputs") for p in list(self._programs.values())]
         found.append((self.store.nbytes, "packed weights"))
         return [(self.runner.index, n, f"{what} of {self.graph.name}") for n, what in found if n]
 
+    def _key(self, feeds: Sequence[Any]) -> Any:
+        return tuple(None if (s := getattr(f, "shape", None)) is None else tuple(s) for f in feeds), self.tf32()
+
     def program_for(self, feeds: Sequence[Any]) -> CudaProgram | None:
         """Return the program for feeds of these shapes, made now where it is new; None where there can be none."""
-        shapes = tuple(None if (s := getattr(f, "shape", None)) is None else tuple(s) for f in feeds)
-        key = shapes, self.tf32()
+        key = self._key(feeds)
         with self._lock:
             found = self._programs.get(key)
             if found is not None:
@@ -141,6 +143,8 @@ class Buckets:
                     graph, self.runner, self.store, hoist=self.hoist, in_place=self.in_place, tf32=tf32,
                     capture=self.capture,
                 ), ""  # fmt: skip
+        except DeviceError:
+            raise
         except OnnxGradError as error:  # running it node by node says where and why
             return None, f"{type(error).__name__}: {error}"
 
@@ -175,7 +179,10 @@ class Buckets:
             given = [*map(self._given, feeds)]
             given += [self._given(tensors[n]._array) for n in self._device.state] if self.hoist else []
             outs, updates = execute(plan_of(self._device), given)
-            results = [self.runner.copy(r) if self.in_place and self.runner.lies(r) else r for r in outs]
+            found = [*outs, *updates.values()]
+            if not host or self.in_place:
+                found = [self._own(r) for r in found]
+            results, updates = found[: len(outs)], dict(zip(updates, found[len(outs) :], strict=True))
             for i, feed in self.in_place.items():
                 if self.runner.lies(feeds[feed]):
                     self.runner.write(feeds[feed], results[i])
@@ -183,6 +190,12 @@ class Buckets:
             if host:
                 return [*map(self._downloaded, results)], {n: self._downloaded(a) for n, a in updates.items()}
             return results, updates
+
+    def _own(self, found: Any) -> Any:
+        """Return a result that is nobody else's: it may be a feed, or a constant of the graph, as it is."""
+        if isinstance(found, list):
+            return [self._own(f) for f in found]
+        return self.runner.copy(found) if self.runner.lies(found) else found
 
     def _constant(self, array: Array) -> Array:
         return array if array.dtype.kind in "OSU" else self.runner.array(array)
@@ -211,7 +224,7 @@ class Buckets:
         with self._lock:
             program = self.program_for(feeds)
             if program is None:
-                raise OnnxGradError(f"a profile needs a program for these shapes: {[*self.refused.values()][-1]}")
+                raise OnnxGradError(f"a profile needs a program for these shapes: {self.refused[self._key(feeds)]}")
             for _ in range(max(runs, 1)):
                 program.run(feeds, tensors, watch=watch)
         return [

@@ -81,6 +81,12 @@ class CudaProgram:
         self._calls: list[Callable[[], None]] | None = None
         self._results: list[Array] = []
 
+    @property
+    def taken(self) -> int:
+        """The bytes that it has taken by now, beside weights."""
+        blocks = (self._arena, self._fixed, *self._tables.values())
+        return sum(b.nbytes for b in blocks if b is not None)
+
     # memory ------------------------------------------------------------------------------------------------------
 
     def _locate(self, storage: Storage) -> tuple[Block, int]:

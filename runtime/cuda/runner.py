@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...ops.kernels.array.transfer import is_pinned
 from ...ops.kernels.cuda.kernel import Grid, Kernel, LibraryCall, Parameter, Prepared
 from ...ops.kernels.cuda.operand import Operand
 from ...ops.types import Array
@@ -219,7 +220,7 @@ class CupyRunner:
         if self.lies(array):
             return array
         with self._device:
-            return self._cupy.asarray(array)
+            return self._cupy.asarray(array, blocking=is_pinned(array))
 
     def copy(self, array: Array) -> Array:
         """Return a row-major CuPy array that nobody else has."""
@@ -232,10 +233,11 @@ class CupyRunner:
         cupy = self._cupy
         if not isinstance(array, cupy.ndarray):
             host = np.ascontiguousarray(array).reshape(view.shape)
-            if view.flags.c_contiguous and host.nbytes <= SMALL:
+            if view.flags.c_contiguous and host.nbytes <= SMALL and not is_pinned(host):
                 view.set(host)
                 return
-            array = cupy.asarray(host)  # by pinned memory, so that the host goes on
+            # By pinned memory, so that the host goes on; what is pinned already may be changed as soon as it does.
+            array = cupy.asarray(host, blocking=is_pinned(host))
         if view.flags.c_contiguous and array.flags.c_contiguous and view.dtype == array.dtype and view.size:
             view.data.copy_from_device_async(array.data, view.nbytes)
         elif view.size:

@@ -142,6 +142,14 @@ class WeightStore:
         fresh = [s for s in slots if s.block is None]
         if not fresh and self._since == changes[0] and not any_exposed(self._owners):
             return
+        try:
+            self._renew(slots, tensors)
+        except BaseException:  # the next run finds everything changed
+            self._seen.clear()
+            self._since = -1
+            raise
+
+    def _renew(self, slots: Sequence[Slot], tensors: Mapping[str, Any]) -> None:
         self._since = changes[0]
         changed = {name for name, t in tensors.items() if self._has_changed(name, t)}
         self._owners = owners(t._array for t in tensors.values() if not isinstance(t, StoredTensor))

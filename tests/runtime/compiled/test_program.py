@@ -198,6 +198,18 @@ def test_steps_without_a_kernel_run_their_array_kernel_between() -> None:
     assert "nonzero" in on_host(program)
 
 
+def test_packing_that_fails_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = weights(w=(8, 8))
+    graph = build({"x": (2, 8)}, state, lambda x, w: matmul.matmul(x, pw.mul(w, 2.0)))
+    program, (x,), t = Program(graph), feeds_for(graph), Tensor(state["w"])
+    program.run([x], {"w": t})
+    t.mul_(3)
+    with monkeypatch.context() as m, pytest.raises(MemoryError):
+        m.setattr(program.weights, "evaluate", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        program.run([x], {"w": t})
+    np.testing.assert_allclose(program.run([x], {"w": t})[0][0], x @ (2 * t._array), rtol=1e-4, atol=1e-5)
+
+
 def test_weights_that_change_are_packed_again() -> None:
     state = weights(w=(8, 8))
     graph = build({"x": (2, 8)}, state, lambda x, w: matmul.matmul(x, pw.mul(w, 2.0)))

@@ -9,7 +9,7 @@ from onnxgrad.errors import InputError
 from onnxgrad.ops import conv, index, layout, matmul, normalize, optimize, pointwise as pw, pool, reduce as red
 from onnxgrad.ops.broadcast import broadcast_to
 from onnxgrad.ops.window import Window
-from onnxgrad.runtime.cuda import choice, compiler, updates
+from onnxgrad.runtime.cuda import choice, compiler, updates, weights as store
 from onnxgrad.runtime.cuda.buckets import Buckets
 from onnxgrad.runtime.cuda.program import WANDERS, CudaProgram
 from onnxgrad.runtime.cuda.steps import ArrayCall, Copy
@@ -188,6 +188,41 @@ def test_programs_of_other_shapes_share_weights():
         close(buckets.run([x], tensors)[0], [x @ (2 * w)])
     assert len(buckets.programs) == 3
     assert buckets.store.nbytes == w.nbytes
+
+
+def test_a_refresh_that_fails_is_done_again(monkeypatch):
+    w = weights(w=(64, 64))["w"]
+    graph = build({"x": ("n", 64)}, {"w": w}, lambda x, w: matmul.matmul(x, pw.mul(w, 2.0)))
+    buckets, tensor = Buckets(graph, HostRunner()), Tensor(w)
+    x = np.ones((2, 64), np.float32)
+    buckets.run([x], {"w": tensor})
+    tensor.mul_(3.0)
+    with monkeypatch.context() as m, pytest.raises(MemoryError):
+        m.setattr(store, "execute", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        buckets.run([x], {"w": tensor})
+    close(buckets.run([x], {"w": tensor})[0], [x @ (2 * tensor._array)], 1e-3)
+
+
+@pytest.mark.parametrize("programs", [0, None])
+def test_results_are_nobody_elses(programs):
+    constant = np.arange(3, dtype=np.float32)
+    graph = build({"x": ("n", 3)}, {}, lambda x: (layout.reshape(x, shape=(-1,)), pw.mul(x, constant)))
+    buckets = Buckets(graph, HostRunner(), programs=programs)
+    x = buckets.runner.array(np.ones((2, 3), np.float32))
+    for _ in range(2):
+        flat, product = buckets.run([x])[0]
+        flat += 1
+        product += 1
+        np.testing.assert_array_equal(x, np.ones((2, 3)))
+
+
+def test_only_memory_that_is_taken_is_held():
+    graph = build({"x": ("n", 64)}, {}, lambda x: pw.exp(red.sum_(pw.exp(x), axes=(1,))))
+    buckets = Buckets(graph, HostRunner())
+    x = np.ones((2, 64), np.float32)
+    assert buckets.program_for([x]) is not None and buckets.held() == []
+    buckets.run([x])
+    assert sum(n for _, n, _ in buckets.held()) > 0
 
 
 # shapes --------------------------------------------------------------------------------------------------------------
