@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -167,7 +168,7 @@ class CupyRunner:
             self._done = cupy.cuda.Event(disable_timing=True)
         self._lock = threading.RLock()
         self._functions: dict[str, Any] = {}
-        self._prepared: dict[Any, Prepared] = {}
+        self._prepared: weakref.WeakValueDictionary[Any, Prepared] = weakref.WeakValueDictionary()
         properties = cupy.cuda.runtime.getDeviceProperties(index)
         self.name = str(properties["name"].decode())
         self._architecture = nvrtc.architecture((int(properties["major"]), int(properties["minor"])))

@@ -316,11 +316,12 @@ class Call:
             if kept is not None and self._usable(kept):
                 return
         proposals = self.proposals(_PROPOSALS if tuned else 1)
-        best = 0
+        best = None
         if tuned:
             best = tuning.fastest([self._with(p) for p in proposals], self._sizes(), WORKSPACE_BYTES)
+        if best is not None:
             tuning.keep([int(x) for x in proposals[best]], *identity)
-        self.algorithm[:] = proposals[best]
+        self.algorithm[:] = proposals[best or 0]
 
     def proposals(self, count: int) -> list[Any]:
         """Return the algorithms that the library proposes, the best first.

@@ -199,14 +199,14 @@ def _prepare(description: CudnnGraphs) -> Prepared:
 
 
 def _stages(description: CudnnGraphs, **options: Any) -> list[_Stage]:
-    """Return graphs with plans: of the first way that has some, with sums in a fixed order where they have one.
+    """Return graphs with plans: of the first way that has some with sums in a fixed order, else of the first with any.
 
     Raises:
         KernelError: if no way has plans.
     """
     reasons = []
-    for way in description.ways():
-        for deterministic in (True, False):
+    for deterministic in (True, False):
+        for way in description.ways():
             try:
                 return [_planned(description, draw, deterministic, options) for draw in way]
             except KernelError as error:
@@ -288,7 +288,7 @@ def _planned(description: CudnnGraphs, draw: Draw, deterministic: bool, options:
 
             return run
 
-        return made[tuning.fastest([timed(s) for s in made], sizes, max(s.workspace for s in made))]
+        return made[tuning.fastest([timed(s) for s in made], sizes, max(s.workspace for s in made)) or 0]
     return made[0]
 
 

@@ -27,9 +27,6 @@ from .signature import DTYPES, Signature, indented, is_wide, lanes, store
 _ACROSS = 32
 """The most vectors of channels of a block."""
 
-_DOWN = 8
-"""How many threads of a block share a vector of channels."""
-
 _SHARED_BYTES = 48 << 10
 _MOST_TAPS = 64
 _COLUMNS = 4

@@ -17,9 +17,6 @@ Parameter: TypeAlias = Literal["pointer", "i32", "i64", "f32", "f64"]
 
 Grid: TypeAlias = tuple[int, int, int]
 
-WARP = 32
-"""Threads of a warp, on every NVIDIA GPU."""
-
 GRID_LIMIT: Grid = (2**31 - 1, 65535, 65535)
 """The most blocks of a launch along each axis."""
 

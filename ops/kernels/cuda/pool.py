@@ -153,7 +153,7 @@ class _Plan:
         return computed(self.x.operand.dtype)
 
 
-def _plan(site: Site, *, result: bool = True) -> _Plan:
+def _plan(site: Site) -> _Plan:
     x = read_either(site, 0)
     y = site.write(order=like(x))
     wide = is_wide(x.operand, y.operand)

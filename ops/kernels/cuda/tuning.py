@@ -29,8 +29,8 @@ def wanted(library: str) -> bool:
     return setting == "all" or (setting != "off" and library == "cublaslt")
 
 
-def fastest(candidates: Sequence[Candidate], sizes: Sequence[int], workspace: int) -> int:
-    """Return the index of the fastest candidate on the current device; 0 where none can be timed.
+def fastest(candidates: Sequence[Candidate], sizes: Sequence[int], workspace: int) -> int | None:
+    """Return the index of the fastest candidate on the current device; None where none can be timed.
 
     Args:
         candidates: that compute the same; one that fails is passed over.
@@ -38,19 +38,25 @@ def fastest(candidates: Sequence[Candidate], sizes: Sequence[int], workspace: in
         workspace: the bytes of the workspace that they are passed.
     """
     if len(candidates) < 2 or sum(sizes) + workspace > LIMIT_BYTES:
-        return 0
+        return None
     import cupy
 
-    try:
-        memory = [cupy.cuda.alloc(max(n, 1)) for n in (*sizes, workspace)]
-    except cupy.cuda.memory.OutOfMemoryError:
-        return 0
     stream = cupy.cuda.Stream(non_blocking=True)
-    for block, n in zip(memory, (*sizes, workspace), strict=True):
-        block.memset_async(0x3C, max(n, 1), stream)  # a small number in every floating-point type
-    *pointers, scratch = (block.ptr for block in memory)
-    times = [_milliseconds(cupy, c, tuple(pointers), scratch, stream) for c in candidates]
-    return times.index(min(times))
+    memory: list[Any] = []
+    try:
+        with stream:  # memory of its own pool: what other streams have let go may still be read there
+            memory += [cupy.cuda.alloc(max(n, 1)) for n in (*sizes, workspace)]
+        for block, n in zip(memory, (*sizes, workspace), strict=True):
+            block.memset_async(0x3C, max(n, 1), stream)  # a small number in every floating-point type
+        *pointers, scratch = (block.ptr for block in memory)
+        times = [_milliseconds(cupy, c, tuple(pointers), scratch, stream) for c in candidates]
+    except cupy.cuda.memory.OutOfMemoryError:
+        return None
+    finally:
+        stream.synchronize()
+        memory.clear()
+        cupy.get_default_memory_pool().free_all_blocks(stream)
+    return times.index(min(times)) if min(times) < float("inf") else None
 
 
 def _milliseconds(cupy: Any, candidate: Candidate, pointers: tuple[int, ...], scratch: int, stream: Any) -> float:

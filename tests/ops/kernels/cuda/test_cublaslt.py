@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 from dataclasses import replace
@@ -353,11 +354,22 @@ def test_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
         def memset_async(self, value: int, size: int, stream: Any) -> None:
             """Nothing to fill."""
 
+    class Stream(contextlib.nullcontext[None]):
+        ptr = 3
+
+        def __init__(self, non_blocking: bool) -> None:
+            super().__init__()
+
+        def synchronize(self) -> None:
+            """Nothing to wait for."""
+
+    given_back: list[Any] = []
     cuda = SimpleNamespace(
-        alloc=lambda n: Memory(), Event=Event, Stream=lambda non_blocking: SimpleNamespace(ptr=3),
-        get_elapsed_time=lambda a, b: b.at - a.at, memory=SimpleNamespace(OutOfMemoryError=MemoryError),
+        alloc=lambda n: Memory(), Event=Event, Stream=Stream, get_elapsed_time=lambda a, b: b.at - a.at,
+        memory=SimpleNamespace(OutOfMemoryError=MemoryError),
     )  # fmt: skip
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    pool = SimpleNamespace(free_all_blocks=given_back.append)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool))
 
     def taking(time: float) -> Any:
         def run(pointers: Any, workspace: int, stream: int) -> None:
@@ -369,4 +381,6 @@ def test_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
         return run
 
     assert tuning.fastest([taking(3), taking(-1), taking(2), taking(4)], [10, 10], 5) == 2
-    assert tuning.fastest([taking(3), taking(1)], [tuning.LIMIT_BYTES, 10], 5) == 0
+    assert len(given_back) == 1 and type(given_back[0]) is Stream
+    assert tuning.fastest([taking(-1), taking(-1)], [10, 10], 5) is None
+    assert tuning.fastest([taking(3), taking(1)], [tuning.LIMIT_BYTES, 10], 5) is None
