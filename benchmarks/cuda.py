@@ -122,9 +122,8 @@ def inference(case: Case, device: str) -> Contest:
         with og.no_grad(), og.amp.autocast(case.dtype):
             return model(**feeds)
 
-    compiled = og.compile(forward)
     feeds = {name: og.tensor(a, device=device) for name, a in example.items()}
-    ours = _waited(lambda: compiled(feeds))
+    ours = _waited(lambda: forward(feeds))
     ours()
     peers: dict[str, Callable[[], Call]] = {
         "torch eager": lambda: _torch_forward(case, device, mode=None),

@@ -14,6 +14,7 @@ import numpy as np
 from .dims import Dim
 from .errors import DTypeError, OpError
 from .op import op
+from .places import to_numpy
 from .types import STRING, Array, MapType, SequenceType, TensorType, ValueType
 
 Key = int | float | str
@@ -134,4 +135,4 @@ def _zip_map(x: Any, *, keys: tuple[Key, ...]) -> list[dict[Key, Any]]:
     rows = rows.reshape(-1, len(keys)) if rows.ndim != 2 else rows
     if rows.shape[1] != len(keys):
         raise OpError(f"zip_map: {rows.shape[1]} columns for {len(keys)} keys")
-    return [dict(zip(keys, row, strict=True)) for row in (rows.get() if hasattr(rows, "get") else rows)]
+    return [dict(zip(keys, row, strict=True)) for row in to_numpy(rows)]

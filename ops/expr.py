@@ -50,6 +50,14 @@ class Expr:
         """Quotient."""
         return _call("div", o, self)
 
+    def __pow__(self, o: Operand) -> Expr:
+        """Power."""
+        return _call("pow", self, o)
+
+    def __rpow__(self, o: Operand) -> Expr:
+        """Power."""
+        return _call("pow", o, self)
+
     def __neg__(self) -> Expr:
         """Negative."""
         return _call("neg", self)

@@ -36,6 +36,11 @@ def place_of(array: Array) -> str:
     return f"cuda:{found.id}" if hasattr(found, "id") else str(found) if isinstance(found, str) else HOST
 
 
+def to_numpy(array: Any) -> Any:
+    """Return an array of a device as NumPy's, once it is computed; anything else as it is."""
+    return array.get() if hasattr(array, "get") else array
+
+
 def arrays_in(args: Sequence[Any]) -> Iterator[Array]:
     """Yield the arrays among arguments, also those in lists."""
     for a in args:

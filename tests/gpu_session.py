@@ -42,6 +42,7 @@ ORDER = (
     "tests/runtime/tensor",
     "tests/runtime/cuda/test_program.py",
     "tests/runtime/cuda/test_gpu_ops.py",
+    "tests/runtime/cuda/test_gpu_eager.py",
     "tests/runtime/cuda/test_gpu_training.py",
     "tests/runtime/cuda/test_on_gpu.py",
     "tests/runtime/cuda/test_gpu_models.py",

@@ -38,11 +38,12 @@ def load(
         threads: how many a run may use on the CPU; the physical cores that the process may use by default.
         accuracy: `fast`, or `exact` to leave out Winograd convolutions (5e-4 of the largest value against 1e-4).
         precision: `float32`, or `bf16`: convolutions without groups and products of matrices multiply operands rounded
-            to bfloat16 and sum in float32, which changes results by 2e-3 to 6e-2 of the largest. Needs AVX512_BF16.
+            to bfloat16 and sum in float32, which changes results by 2e-3 to 6e-2 of the largest; the CPU needs
+            AVX512_BF16. On CUDA activations are half precision too, and there is `fp16`.
 
     Raises:
         InputError: if `threads`, `accuracy` or `precision` is something else.
-        KernelError: if the precision is `bf16` and the compiled engine or the CPU cannot do it.
+        KernelError: if the compiled engine, the CPU or the device cannot do the precision.
         MissingFileError: if there is no such file.
         NotOnnxError: if the file is not a complete ONNX protobuf.
         ExternalDataError: if weights beside the file are missing, short, or outside its folder.

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...ops.op import OPS, Op
 from ...ops.pointwise import add, cast
-from ...ops.types import BFLOAT16, HALF, DType, is_float
+from ...ops.types import HALF, DType, is_float
 from ..autograd import record as _record
 from ..autograd.grad_mode import MODE
 from .lists import AS_GIVEN, FLOAT32, LOWER, PRODUCTS, UNTOUCHED
@@ -114,9 +114,15 @@ class Casts:
         found = self.cache.get(key)
         if found is not None and found[0]() is a and found[1] is a._array and found[2] == a._version:
             return found[3]
-        made = cast(a, dtype=str(half))
-        self.cache[key] = (weakref.ref(a), a._array, a._version, made)
+        made, cache = cast(a, dtype=str(half)), self.cache
+        self.cache[key] = (weakref.ref(a, lambda gone: _drop(cache, key, gone)), a._array, a._version, made)
         return made
+
+
+def _drop(cache: Cache, key: Any, gone: Any) -> None:
+    """Forget the cast of a weight that is gone, unless another has its place by now."""
+    if key in cache and cache[key][0] is gone:
+        del cache[key]
 
 
 def _with_bias(args: Sequence[Any]) -> tuple[Any, Any] | None:
@@ -225,7 +231,11 @@ def in_float32(*tensors: Any) -> tuple[Any, ...]:
     return tensors if casts is None else casts.in_float32(tensors)
 
 
-def products_in_bfloat16() -> bool:
-    """Whether autocast asks in this thread for products on the CPU in bfloat16."""
+def half_for(kind: str) -> DType | None:
+    """Return the half precision that autocast asks for in this thread, None where it asks for none.
+
+    Args:
+        kind: of device, `cpu` or `cuda`.
+    """
     casts = MODE.autocast
-    return casts is not None and casts.dtypes.get("cpu") == BFLOAT16
+    return None if casts is None else casts.dtypes.get(kind)

@@ -1,21 +1,24 @@
 """Gradients kept within the range of float16: the loss is scaled before backward, gradients are scaled back after it.
 
-Scale, growth count and the flag of each check are Tensors of one element, which live where the loss does: one number is
-read a step, not one a parameter. In a compiled function nothing is read: the step computes and takes over nothing where
-a gradient was not finite.
+Scale, growth count, factors and the flag of each check are Tensors of one element, which live where the loss does: one
+number is read an eager step, not one a parameter. In a compiled function nothing is read: the program checks, changes
+nothing where a gradient was not finite, and counts the steps that it takes.
 """
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...ops import layout, pointwise as pw, reduce
+from ...ops import pointwise as pw
 from ...ops.errors import InputError, TraceError, TrainingError
 from ...ops.op import namespace
+from ...ops.optimize import gradient_norm
 from ...ops.types import Array
 from ..autograd.grad_mode import MODE, no_grad
 from ..graph.graph import Value
@@ -28,11 +31,20 @@ READY, UNSCALED, STEPPED = "ready", "unscaled", "stepped"
 
 @dataclass
 class _Progress:
-    """Where an optimizer is between two updates of the scale, and the flag of its last check."""
+    """Where an optimizer is between two updates of the scale, and the flag of its last check.
+
+    Attributes:
+        optimizer: keeps it until the update that its check is for.
+    """
 
     found: Tensor
     stage: str = READY
     checked: bool = False
+    optimizer: Optimizer | None = None
+
+    def begin(self) -> None:
+        """Be ready for another step."""
+        self.stage, self.checked, self.optimizer = READY, False, None
 
 
 class GradScaler:
@@ -49,7 +61,7 @@ class GradScaler:
 
     The scale grows by `growth_factor` after `growth_interval` steps in a row whose gradients were finite, and shrinks
     by `backoff_factor` after one whose were not. In a compiled function scale, backward, step and update belong
-    together; the factors that it was compiled with stay.
+    together.
 
     Args:
         device: taken for PyTorch's sake; the scale lives where the losses do.
@@ -74,12 +86,14 @@ class GradScaler:
             raise InputError("The backoff factor must be < 1.0.")
         _device(str(device))
         self._enabled = bool(enabled)
-        self._growth_factor, self._backoff_factor = float(growth_factor), float(backoff_factor)
-        self._growth_interval = int(growth_interval)
         self._scale = wrap(np.asarray(init_scale, np.float32))
         self._growth_tracker = wrap(np.asarray(0, np.int32))
-        self._progress: dict[int, _Progress] = {}
-        self._optimizers: dict[int, Optimizer] = {}
+        self._growth, self._backoff = wrap(np.zeros((), np.float32)), wrap(np.zeros((), np.float32))
+        self._interval = wrap(np.zeros((), np.int32))
+        self.set_growth_factor(growth_factor)
+        self.set_backoff_factor(backoff_factor)
+        self.set_growth_interval(growth_interval)
+        self._progress: weakref.WeakKeyDictionary[Optimizer, _Progress] = weakref.WeakKeyDictionary()
 
     def scale(self, outputs: Any) -> Any:
         """Return losses times the scale: a Tensor, or a list or tuple of such.
@@ -110,6 +124,7 @@ class GradScaler:
         progress = self._of(optimizer)
         if MODE.trace is not None:
             self._follow(progress.found._array)
+        progress.optimizer = optimizer
         if progress.stage == UNSCALED:
             raise TrainingError("unscale_() has already been called on this optimizer since the last update().")
         if progress.stage == STEPPED:
@@ -143,14 +158,12 @@ class GradScaler:
         for t in (self._scale, progress.found, *gradients):
             trace.own(t)
         inverse = pw.reciprocal(self._scale._array)
-        marks = []
+        _, found = gradient_norm([g._array for g in gradients], [], p=2.0)
         for g in gradients:
             value: Any = g._array
-            wild = pw.logical_not(pw.less(pw.abs_(value), float("inf")))
-            marks.append(layout.reshape(reduce.sum_(pw.cast(wild, dtype="float32")), shape=(1,)))
             trace.assign(g, pw.mul(value, pw.cast(inverse, dtype=str(value.dtype))))
             g._bump()
-        trace.assign(progress.found, reduce.max_(layout.concat(*marks, axis=0) if len(marks) > 1 else marks[0]))
+        trace.assign(progress.found, found)
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         """Let an optimizer step, unless a gradient was not finite; return what its `step` returns.
@@ -175,12 +188,13 @@ class GradScaler:
         if not progress.checked:
             raise TrainingError("No inf checks were recorded for this optimizer.")
         progress.stage = STEPPED
+        progress.optimizer = optimizer
         if MODE.trace is not None:
             if type(optimizer).step is not Optimizer.step:
                 raise TraceError(
                     f"{type(optimizer).__name__} has a step of its own: call scaler.step() outside of what is compiled"
                 )
-            MODE.trace.skips[id(optimizer)] = progress.found
+            MODE.trace.steps.skips[id(optimizer)] = progress.found
             return optimizer.step(**kwargs)
         return None if progress.found.item() else optimizer.step(**kwargs)
 
@@ -210,42 +224,34 @@ class GradScaler:
             else:
                 self._update(flags)
         for progress in self._progress.values():
-            progress.stage, progress.checked = READY, False
+            progress.begin()
 
     def _update(self, flags: Sequence[Tensor]) -> None:
-        scale, tracker = self._scale._array, self._growth_tracker._array
-        xp = namespace(scale)
-        found = xp.asarray(sum(f._array for f in flags)) > 0
-        with np.errstate(over="ignore"):
-            self._scale._array, self._growth_tracker._array = (
-                xp.asarray(v).astype(t.dtype)
-                for v, t in zip(self._adapted(xp, xp, found, scale, tracker), (scale, tracker), strict=True)
-            )
+        self._scale._array, self._growth_tracker._array = self._adapted([f._array for f in flags])
 
     def _update_traced(self, flags: Sequence[Tensor]) -> None:
         trace: Any = MODE.trace
-        for t in (self._scale, self._growth_tracker, *flags):
+        for t in (*self._state, *flags):
             trace.own(t)
-        total: Any = flags[0]._array
-        for f in flags[1:]:
-            total = pw.add(total, f._array)
-        new = self._adapted(pw, None, pw.greater(total, 0.0), self._scale._array, self._growth_tracker._array)
+        new = self._adapted([f._array for f in flags])
         for t, value in zip((self._scale, self._growth_tracker), new, strict=True):
             trace.assign(t, value)
             t._bump()
 
-    def _adapted(self, ops: Any, xp: Any, found: Any, scale: Any, tracker: Any) -> tuple[Any, Any]:
-        """Return the scale and the growth count after a check, by functions of arrays or by ops."""
-        count = ops.add(tracker, 1 if xp is None else np.int32(1))
-        full = ops.equal(count, self._growth_interval)
-        grown = ops.multiply(scale, np.float32(self._growth_factor)) if xp else ops.mul(scale, self._growth_factor)
-        fits = ops.less(grown, float("inf"))
-        shrunk = ops.multiply(scale, np.float32(self._backoff_factor)) if xp else ops.mul(scale, self._backoff_factor)
-        both = ops.logical_and(full, fits)
-        none = ops.logical_or(found, full)
+    @property
+    def _state(self) -> tuple[Tensor, ...]:
+        return self._scale, self._growth_tracker, self._growth, self._backoff, self._interval
+
+    def _adapted(self, flags: Sequence[Any]) -> tuple[Any, Any]:
+        """Return the scale and the growth count after checks; of arrays, or of values of a trace."""
+        scale, tracker, growth, backoff, interval = (t._array for t in self._state)
+        found = pw.greater(functools.reduce(pw.add, flags), 0.0)
+        count = pw.add(tracker, 1)
+        full, grown = pw.equal(count, interval), pw.mul(scale, growth)
+        fits = pw.logical_and(full, pw.less(grown, float("inf")))
         return (
-            ops.where(found, shrunk, ops.where(both, grown, scale)),
-            ops.where(none, ops.subtract(tracker, tracker) if xp else ops.sub(tracker, tracker), count),
+            pw.where(found, pw.mul(scale, backoff), pw.where(fits, grown, scale)),
+            pw.where(pw.logical_or(found, full), pw.sub(tracker, tracker), count),
         )
 
     def _set(self, new_scale: Any) -> None:
@@ -258,12 +264,10 @@ class GradScaler:
             self._scale.fill_(float(new_scale))
 
     def _of(self, optimizer: Optimizer) -> _Progress:
-        found = self._progress.get(id(optimizer))
+        found = self._progress.get(optimizer)
         if found is None:
-            self._optimizers[id(optimizer)] = optimizer
-            flag = wrap(np.asarray(0, np.float32))
             where = MODE.trace.device if MODE.trace is not None else device_of(self._scale._array)
-            found = self._progress[id(optimizer)] = _Progress(to_device(flag, where))
+            found = self._progress[optimizer] = _Progress(wrap(to_device(np.zeros((), np.float32), where)))
         if MODE.trace is not None and self._forget not in MODE.trace.undo:
             MODE.trace.undo.append(self._forget)
         return found
@@ -271,7 +275,7 @@ class GradScaler:
     def _forget(self) -> None:
         """Begin anew behind a trace, which has computed nothing."""
         for progress in self._progress.values():
-            progress.stage, progress.checked = READY, False
+            progress.begin()
 
     def _follow(self, array: Array) -> None:
         """Move the state to where an array lies, or what is traced."""
@@ -279,7 +283,7 @@ class GradScaler:
             return
         where = MODE.trace.device if MODE.trace is not None else device_of(array)
         if device_of(self._scale._array) != where:
-            for t in (self._scale, self._growth_tracker, *(p.found for p in self._progress.values())):
+            for t in (*self._state, *(p.found for p in self._progress.values())):
                 t._array = to_device(t._array, where)
 
     def get_scale(self) -> float:
@@ -293,6 +297,7 @@ class GradScaler:
     def set_growth_factor(self, new_factor: float) -> None:
         """Set the growth factor."""
         self._growth_factor = float(new_factor)
+        self._growth.fill_(self._growth_factor)
 
     def get_backoff_factor(self) -> float:
         """Return the backoff factor."""
@@ -301,6 +306,7 @@ class GradScaler:
     def set_backoff_factor(self, new_factor: float) -> None:
         """Set the backoff factor."""
         self._backoff_factor = float(new_factor)
+        self._backoff.fill_(self._backoff_factor)
 
     def get_growth_interval(self) -> int:
         """Return the growth interval."""
@@ -309,6 +315,7 @@ class GradScaler:
     def set_growth_interval(self, new_interval: int) -> None:
         """Set the growth interval."""
         self._growth_interval = int(new_interval)
+        self._interval.fill_(self._growth_interval)
 
     def _get_growth_tracker(self) -> int:
         """Return how many steps in a row were finite; this reads it from the device."""
@@ -341,9 +348,9 @@ class GradScaler:
             )
         self._scale.fill_(float(state_dict["scale"]))
         self._growth_tracker.fill_(int(state_dict["_growth_tracker"]))
-        self._growth_factor = float(state_dict["growth_factor"])
-        self._backoff_factor = float(state_dict["backoff_factor"])
-        self._growth_interval = int(state_dict["growth_interval"])
+        self.set_growth_factor(state_dict["growth_factor"])
+        self.set_backoff_factor(state_dict["backoff_factor"])
+        self.set_growth_interval(state_dict["growth_interval"])
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy takes over.
@@ -356,4 +363,8 @@ class GradScaler:
                 "A GradScaler instance may only be pickled at the beginning of an iteration, or at the end after "
                 "scaler.update()."
             )
-        return {**self.__dict__, "_progress": {}, "_optimizers": {}}
+        return {k: v for k, v in self.__dict__.items() if k != "_progress"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on from what `__getstate__` returned."""
+        self.__dict__.update(state, _progress=weakref.WeakKeyDictionary())

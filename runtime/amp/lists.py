@@ -32,5 +32,7 @@ FLOAT32 = frozenset({
 AS_GIVEN = frozenset({"batch_norm", "batch_norm_train"})
 """Ops that compute in float32 with statistics in float32, and whose first result is of the first input's type."""
 
-UNTOUCHED = frozenset({"cast", "bitcast", "copy_slices", "sgd_update", "adam_update"})
+UNTOUCHED = frozenset({
+    "cast", "bitcast", "copy_slices", "sgd_update", "adam_update", "step_numbers", "gradient_norm",
+})  # fmt: skip
 """Ops whose arguments are of different types by right."""

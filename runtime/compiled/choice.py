@@ -6,8 +6,11 @@ import functools
 import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...ops.errors import InputError, KernelError
 from ...ops.kernels.cpu.target import VARIABLE, available, host_target
+from ...ops.types import BFLOAT16, DType
 from ..graph.graph import Graph
 from ..passes.pipelines import DEVICE
 from ..passes.resolve_symbols import resolve_symbols
@@ -16,6 +19,10 @@ from ..tracing.collection import uncollected
 
 if TYPE_CHECKING:
     from .program import Program
+
+
+HALF_PRECISIONS: dict[str, DType] = {"bf16": BFLOAT16, "fp16": np.dtype(np.float16)}
+"""The precisions beside `float32`, with their element types."""
 
 
 def compile_program(
@@ -52,15 +59,17 @@ def check_precision(precision: str, device: str = "cpu") -> None:
     """Check that products of this precision can be had.
 
     Raises:
-        InputError: if it is neither `float32` nor `bf16`.
+        InputError: if there is none of this name.
         KernelError: if the engine is off, or the device or CPU has no instructions for it.
     """
-    if precision not in ("float32", "bf16"):
-        raise InputError(f"precision is {precision!r}, wanted 'float32' or 'bf16'")
     if precision == "float32":
         return
+    if precision not in HALF_PRECISIONS:
+        raise InputError(f"precision is {precision!r}, wanted 'float32', 'bf16', or on CUDA 'fp16'")
     if device != "cpu":
-        raise KernelError(f"precision {precision!r} is for the CPU, found device {device!r}; use precision='float32'")
+        return
+    if precision == "fp16":
+        raise KernelError("precision 'fp16' is for CUDA, found device 'cpu'; use precision='bf16' or 'float32'")
     if not available():
         raise KernelError(
             f"precision {precision!r} needs the compiled engine: llvmlite installed and {VARIABLE} not off; "

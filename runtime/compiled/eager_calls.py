@@ -5,7 +5,8 @@ Recurrent layers meet sequences and batches of many sizes: their signatures leav
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -40,13 +41,28 @@ OPEN: dict[Op, tuple[str, ...]] = {
 """Ops whose programs serve any size of some axes: for each argument its axes, open ones by a letter."""
 
 
+class DeviceKernel(Protocol):
+    """An op's kernel on a device; see `runtime/cuda/eager.py`."""
+
+    array: type
+    """The class of the arrays that it takes."""
+
+    def __call__(self, *args: Any, **attrs: Any) -> Any:
+        """Compute."""
+
+
 class EagerKernel:
-    """An op's array kernel, or its compiled one where the arrays are large."""
+    """An op's array kernel, or a compiled one: where NumPy's arrays are large, and on a device.
+
+    Attributes:
+        device: for the arrays of a device; None until there is one, and where the array kernel is as good.
+    """
 
     def __init__(self, op: Op, slow: Kernel) -> None:
         """Wrap an op."""
         self.op, self.slow = op, slow
-        self.least = LONG if op in OPEN else LARGE
+        self.least = LONG if op in OPEN else LARGE if op in HEAVY else sys.maxsize
+        self.device: DeviceKernel | None = None
         self._fast: Kernel | None = None
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
@@ -55,6 +71,11 @@ class EagerKernel:
             if type(a) is np.ndarray and a.size >= self.least:
                 break
         else:
+            device = self.device
+            if device is not None:
+                for a in args:
+                    if type(a) is device.array:
+                        return device(*args, **attrs)
             return self.slow(*args, **attrs)
         if self._fast is None:
             if not available():

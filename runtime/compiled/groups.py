@@ -39,6 +39,8 @@ class Group:
         output: the value (of several, the first) that the last one makes.
         expression: over `x`, the anchor's result, and `a0`, `a1` ...: `operands`. None for a node alone.
         operands: the values that the expression reads.
+        prologues: by the numbers of the anchor's arguments, pointwise groups that its kernel computes as it reads.
+        rounded: the cast to half precision of its output that its kernel writes beside that.
     """
 
     anchor: Node | None
@@ -46,6 +48,8 @@ class Group:
     output: Value
     expression: Expr | None = None
     operands: list[Value] = field(default_factory=list)
+    prologues: dict[int, Group] = field(default_factory=dict)
+    rounded: Group | None = None
 
     @property
     def node(self) -> Node:
@@ -57,6 +61,8 @@ class Group:
         own = list(self.anchor.inputs()) if self.anchor is not None else []
         if self.anchor is None and self.expression is None:
             own = list(self.nodes[0].inputs())
+        for before in self.prologues.values():
+            own = [*(v for v in own if v is not before.output), *before.reads()]
         return own + self.operands
 
 
@@ -68,7 +74,7 @@ def pointwise_call(node: Node, elements: Collection[Any] = NUMBERS) -> Callable[
         if not isinstance(source, Value) or to not in elements or source.dtype not in elements:
             return None
         if to in HALF:
-            return lambda args: args[0]  # storing it rounds; `_grow` lets it only be the last
+            return lambda args: args[0]  # storing it rounds; where it is not the last, `_expression` says so
         name = f"cast:{source.dtype.name}:{to.name}"
         return lambda args: args[0] if source.dtype == to else Call(name, (args[0],))
     if op.name in QUANTISATION:
@@ -111,7 +117,7 @@ def _same_types(node: Node, elements: Collection[Any]) -> bool:
 
 def group_nodes(
     graph: Graph, nodes: Sequence[Node], *, fuses: Fusable, native: Fusable, supports: Supports,
-    elements: Collection[Any] = NUMBERS, accepts: Accepts | None = None,
+    elements: Collection[Any] = NUMBERS, accepts: Accepts | None = None, rounds: bool = False,
 ) -> list[Group]:  # fmt: skip
     """Return groups in an order in which they can run.
 
@@ -123,6 +129,7 @@ def group_nodes(
         supports: whether code can be written for an expression over inputs of these types.
         elements: the types that it can be written for.
         accepts: whether a node's kernel applies this epilogue; every one by default.
+        rounds: whether code rounds to half precision within an expression; else a cast to it is the last of a group.
     """
     readers: dict[Value, set[int]] = {}
     for i, node in enumerate(nodes):
@@ -143,8 +150,10 @@ def group_nodes(
             taken[node] = group
             ends.append((late.get(node, end), group))
             continue
-        members = _grow(node, calls, readers, kept, place, taken)
+        members = _grow(node, calls, readers, kept, place, taken, rounds=rounds)
         anchor = _anchor(node, members, readers, kept, place, taken, fuses, calls, nodes)
+        if rounds:
+            _leave_tails(node, members, anchor, calls, readers, kept, place, taken, fuses)
         made = _expression(node, members, anchor, calls)
         if anchor is not None and accepts is not None and made is not None and not accepts(anchor, made[0]):
             anchor, made = None, _expression(node, members, None, calls)
@@ -174,7 +183,7 @@ def _fits(made: tuple[Expr, list[Value]], anchor: Node | None, end: Node, suppor
 
 def _grow(
     end: Node, calls: dict[Node, Any], readers: dict[Value, set[int]], kept: set[Value], place: dict[Node, int],
-    taken: dict[Node, Group],
+    taken: dict[Node, Group], *, rounds: bool,
 ) -> set[Node]:  # fmt: skip
     members, inside = {end}, {place[end]}
     shape = end.outputs[0].tensor_type.known_shape
@@ -186,7 +195,7 @@ def _grow(
                 p = v.node
                 if p is None or p in members or p not in calls or p in taken or v in kept:
                     continue
-                if v.dtype in HALF and p.op is pw.cast:
+                if v.dtype in HALF and p.op is pw.cast and not rounds:
                     continue
                 if v.tensor_type.known_shape != shape or not readers[v] <= inside:
                     continue
@@ -220,6 +229,22 @@ def _anchor(
     return found
 
 
+def _leave_tails(
+    end: Node, members: set[Node], anchor: Node | None, calls: dict[Node, Any], readers: dict[Value, set[int]],
+    kept: set[Value], place: dict[Node, int], taken: dict[Node, Group], fuses: Fusable,
+) -> None:  # fmt: skip
+    """Take out casts to half precision that another kernel's epilogue does: a group reads less of what they make."""
+    for member in list(members):
+        source = member.args[0]
+        if member is end or member.op is not pw.cast or member.outputs[0].dtype not in HALF:
+            continue
+        p = source.node if isinstance(source, Value) else None
+        if p is None or p is anchor or p in calls or p in taken or p not in place or source is not p.outputs[0]:
+            continue
+        if source not in kept and readers[source] == {place[member]} and fuses(p):
+            members.remove(member)
+
+
 def _between(
     anchor: Node, end: Node, readers: dict[Value, set[int]], place: dict[Node, int], nodes: Sequence[Node]
 ) -> list[Node]:
@@ -242,6 +267,8 @@ def _expression(
             e: Expr = Var("x")
         elif a.node is not None and a.node in members:
             e = calls[a.node]([of(v) for v in a.node.args])
+            if a.node.op is pw.cast and a.dtype in HALF and a is not end.outputs[0]:
+                e = Call(f"cast:{a.node.args[0].dtype.name}:{a.dtype.name}", (e,))
         elif a.is_constant and a.array.size == 1 and a.dtype.kind in "fi" and a.ndim <= end.outputs[0].ndim:
             e = Const(a.array.item())
         else:

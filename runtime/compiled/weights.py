@@ -6,7 +6,6 @@ holds another array or counts another version, or when somebody else holds the a
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -20,7 +19,8 @@ from ...ops.types import Array, TensorType
 from ..graph.execute import execute
 from ..graph.graph import Graph, Node, Value
 from ..graph.plan import live_nodes, make_plan
-from ..tensor.exposed import is_exposed, owners
+from ..tensor.exposed import owners
+from ..tensor.seen import Seen
 from ..tensor.stored import StoredTensor
 
 AS_IT_IS = "as it is"
@@ -70,7 +70,7 @@ class Slots:
     def __init__(self, slots: list[Slot]) -> None:
         """Begin with these."""
         self.slots = slots
-        self._seen: dict[str, tuple[weakref.ref[Any], int]] = {}
+        self._seen = Seen()
 
     def evaluate(self, stale: Sequence[Slot], tensors: Mapping[str, Any]) -> dict[int, Array]:
         """Return the arrays that slots pack, by the ids of their sources; stored ones where they lie, if copied."""
@@ -87,11 +87,11 @@ class Slots:
         try:
             return self._renew(tensors, code, threads)
         except BaseException:  # the next run finds everything changed
-            self._seen.clear()
+            self._seen.forget()
             raise
 
     def _renew(self, tensors: Mapping[str, Any], code: Mapping[str, int], threads: int) -> bool:
-        changed = {name for name, t in tensors.items() if self._has_changed(name, t)}
+        changed = self._seen.changed(tensors)
         self.owners = owners(t._array for t in tensors.values() if not isinstance(t, StoredTensor))
         stale = [s for s in self.slots if s.array is None or s.sources & changed]
         if not stale:
@@ -128,16 +128,6 @@ class Slots:
             s.address = int(s.array.ctypes.data)
             start += _room(s)
         return bool(slots)
-
-    def _has_changed(self, name: str, tensor: Any) -> bool:
-        seen, version = self._seen.get(name), tensor._version
-        if isinstance(tensor, StoredTensor):
-            self._seen[name] = (weakref.ref(tensor.stored), version)
-            return seen is None or seen[0]() is not tensor.stored
-        if seen is None or seen[0]() is not tensor._array or seen[1] != version:
-            self._seen[name] = (weakref.ref(tensor._array), version)
-            return True
-        return is_exposed(tensor._array)
 
 
 class Weights(Slots):

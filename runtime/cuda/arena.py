@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ALIGNMENT = 256
 """Bytes that the address of every piece of memory is a multiple of."""
 
-Kind: TypeAlias = Literal["arena", "weight", "feed", "table"]
+Kind: TypeAlias = Literal["arena", "weight", "feed", "table", "flag"]
 
 
 @dataclass(eq=False)
@@ -24,7 +24,8 @@ class Storage:
 
     Attributes:
         kind: `arena` (the program's own, for some of its steps), `weight` (stays from run to run: `slot`), `feed` (what
-            each run brings: `place` says which), `table` (addresses of other tensors: `table`).
+            each run brings: `place` says which), `table` (addresses of other tensors: `table`), `flag` (a word that a
+            kernel sets, at `place` among the others: `message` says what it means).
         nbytes: its size.
         first, last: the steps that need it, both included; -1 before it is needed.
         offset: from the arena's begin.
@@ -35,6 +36,7 @@ class Storage:
     place: int = -1
     slot: Slot | None = None
     table: Table | None = None
+    message: str = ""
     first: int = -1
     last: int = -1
     offset: int = -1

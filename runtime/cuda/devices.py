@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .availability import cupy, is_available, look
+from .checks import settle
 from .memory import current, number_of
 
 BFLOAT16_FROM = (8, 0)
@@ -150,7 +151,12 @@ def can_device_access_peer(device: Any, peer_device: Any) -> bool:
 
 
 def synchronize(device: Any = None) -> None:
-    """Wait until a CUDA device has done what was asked of it; without one there is nothing to wait for."""
+    """Wait until a CUDA device has done what was asked of it; without one there is nothing to wait for.
+
+    Raises:
+        OnnxGradError: if a program that ran there met bad input.
+    """
     if is_available():
         with current(device) as library:
             library.cuda.runtime.deviceSynchronize()
+            settle(number_of(device))

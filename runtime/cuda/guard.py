@@ -22,6 +22,7 @@ from ...ops.places import HOST, arrays_in, disagreement, place_of, several
 from ...ops.transfer import transfer
 from ...ops.types import is_float
 from ..autograd.saved import Late
+from .checks import PENDING, settle
 
 MODES = ("default", "warn", "error", "launch")
 """What happens where the host waits for the device: nothing, a warning, an error; or it waits after every op."""
@@ -197,16 +198,19 @@ class Guard:
         return contextlib.nullcontext() if there is None else self.at(there.data.device_id, name)
 
     def reads(self, array: Any, what: str) -> None:
-        """Note that the host waits for an array, which the mode may forbid.
+        """Note that the host waits for an array, which the mode may forbid; wait for what programs check, too.
 
         Raises:
             DeviceError: in the mode `error`.
+            OnnxGradError: if a program that ran on that device met bad input.
         """
         if self.mode in ("warn", "error") and place_of(array) != HOST:
             text = f"{what} makes the host wait for the device"
             if self.mode == "error":
                 raise DeviceError(f"{text} (cuda.set_sync_debug_mode('error'))")
             warnings.warn(text, UserWarning, stacklevel=4)
+        if PENDING and type(array) is self.array:
+            settle(array.data.device_id)
 
 
 _ANYWHERE = contextlib.nullcontext()
@@ -224,11 +228,13 @@ def _of_cupy(error: BaseException) -> bool:
 def begin(cupy: Any) -> None:
     """Guard all ops from now on; what was set before stays."""
     if Late.guard is None or Late.guard.cupy is not cupy:
+        from .eager_calls import accelerate
         from .memory import Peaks
 
         Late.guard = Guard(cupy)
         several.devices = Late.guard.many
         Peaks.watch(cupy)
+        accelerate(cupy)
 
 
 def get_sync_debug_mode() -> int:

@@ -14,12 +14,20 @@ from typing import Any, ClassVar
 from ...ops.errors import InputError
 from .availability import cupy, device_count, is_available, look
 
+ROUNDED_TO = 512
+"""What CuPy's pool hands out is a multiple of so many bytes."""
+
 
 class Peaks:
-    """The most that was allocated and reserved, by the number of the device; kept by the allocator."""
+    """The most that was allocated and reserved, by the number of the device; kept by the allocator.
+
+    The pool counts what is in use by going through it. It is asked only where the sum of what has been handed out since
+    it was last asked may have passed the peak.
+    """
 
     allocated: ClassVar[dict[int, int]] = {}
     reserved: ClassVar[dict[int, int]] = {}
+    _most: ClassVar[dict[int, int]] = {}
     _watched: Any = None
     _lock = threading.Lock()
 
@@ -34,18 +42,28 @@ class Peaks:
 
         def malloc(size: int) -> Any:
             memory = pool.malloc(size)
-            cls.note(current(), pool.used_bytes(), pool.total_bytes())
+            cls.note(current(), size, pool)
             return memory
 
         cupy.cuda.set_allocator(malloc)
 
     @classmethod
-    def note(cls, device: int, used: int, total: int) -> None:
-        """Note what is in use."""
-        if used > cls.allocated.get(device, 0) or total > cls.reserved.get(device, 0):
-            with cls._lock:
+    def note(cls, device: int, size: int, pool: Any) -> None:
+        """Note that a pool has handed out memory."""
+        total = pool.total_bytes()
+        with cls._lock:
+            cls._most[device] = most = cls._most.get(device, 0) + -(-size // ROUNDED_TO) * ROUNDED_TO
+            cls.reserved[device] = max(total, cls.reserved.get(device, 0))
+            if most > cls.allocated.get(device, 0):
+                cls._most[device] = used = pool.used_bytes()
                 cls.allocated[device] = max(used, cls.allocated.get(device, 0))
-                cls.reserved[device] = max(total, cls.reserved.get(device, 0))
+
+    @classmethod
+    def restart(cls, device: int, used: int, total: int) -> None:
+        """Count from what is in use now."""
+        with cls._lock:
+            cls._most[device] = cls.allocated[device] = used
+            cls.reserved[device] = total
 
 
 def number_of(device: Any) -> int:
@@ -109,7 +127,7 @@ def reset_peak_memory_stats(device: Any = None) -> None:
     """Let `max_memory_allocated` and `max_memory_reserved` count from now on."""
     if is_available():
         number = number_of(device)
-        Peaks.allocated[number], Peaks.reserved[number] = memory_allocated(number), memory_reserved(number)
+        Peaks.restart(number, memory_allocated(number), memory_reserved(number))
 
 
 def memory_stats(device: Any = None) -> dict[str, int]:

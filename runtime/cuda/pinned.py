@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ...ops.errors import DeviceError
 from ...ops.kernels.array.transfer import is_pinned, pinned
@@ -27,3 +29,41 @@ def pin(t: Tensor) -> Tensor:
     made = pinned(t._array.shape, t._array.dtype)
     made[...] = t._array
     return wrap(made)
+
+
+def pin_batch(data: Any) -> Any:
+    """Return what a loader hands out with its Tensors in page-locked memory.
+
+    Mappings, sequences and named tuples are walked through, and keep their types where a copy can be filled; what else
+    has a method `pin_memory` decides for itself.
+
+    Raises:
+        DeviceError: if a Tensor lies on a CUDA device.
+    """
+    from ..tensor.tensor import Tensor
+
+    if isinstance(data, Tensor):
+        return pin(data)
+    if isinstance(data, str | bytes):
+        return data
+    if isinstance(data, Mapping):
+        return _filled(data, {k: pin_batch(v) for k, v in data.items()})
+    if isinstance(data, tuple):
+        made = map(pin_batch, data)
+        return type(data)(*made) if hasattr(data, "_fields") else type(data)(made)
+    if isinstance(data, Sequence):
+        return _filled(data, [pin_batch(v) for v in data])
+    return data.pin_memory() if hasattr(data, "pin_memory") else data
+
+
+def _filled(like: Any, made: Any) -> Any:
+    """Return entries as the type of another mapping or sequence; as a dictionary or list where its type takes none."""
+    try:
+        if not isinstance(like, MutableMapping | MutableSequence):
+            return type(like)(made)
+        out = copy.copy(like)
+        for key, value in made.items() if isinstance(made, dict) else enumerate(made):
+            out[key] = value
+        return out
+    except TypeError:
+        return made

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 SHOWN = 4
-"""How many of the tensors that a step writes are told."""
+"""How many inputs, and of the tensors that a step writes, are told."""
 
 
 def describe(program: CudaProgram) -> str:
@@ -21,7 +21,10 @@ def describe(program: CudaProgram) -> str:
     c, capture = program.compiler, program.capture
     kernels = {s.work.kernel.key for s in program.steps if isinstance(s.work, Launch)}
     arrays = sum(isinstance(s.work, ArrayCall) for s in program.steps)
-    shapes = ", ".join(f"{v.name}: {v.type}" for v in c.fed[: len(program.graph.inputs)])
+    fed = [v for i, v in enumerate(c.fed) if i not in program.in_place.values()]
+    shapes = ", ".join(f"{v.name}: {v.type}" for v in fed[:SHOWN])
+    shapes += f" and {len(fed) - SHOWN} more" if len(fed) > SHOWN else ""
+    shapes += f"; replaces {len(program.in_place)}" if program.in_place else ""
     graphs = f"{capture.graphs} CUDA graphs" if capture.on else "never recorded"
     lines = [
         f"CUDA program {program.graph.name}({shapes}): {len(program.steps)} steps, {len(kernels)} kernels, "
@@ -29,6 +32,7 @@ def describe(program: CudaProgram) -> str:
         f"{graphs}"
     ]
     lines += [f"{i:5}  {_step(step)}" for i, step in enumerate(program.steps)]
+    lines += [f"declined: {said}" for said in c.declined]
     return "\n".join(lines)
 
 

@@ -17,10 +17,12 @@ from ...ops.errors import InputError, KernelError
 from ...ops.kernels.cuda.kernel import Launch, LibraryCall
 from ...ops.kernels.cuda.operand import packed
 from ...ops.types import Array
+from ..autograd.saved import Late
 from ..graph.execute import located
 from ..graph.graph import Graph
 from .arena import ALIGNMENT, Placed, Storage, place_in_arena, room
 from .capture import Capture
+from .checks import Checks
 from .compiler import Compiler
 from .runner import Block, Packed, Runner
 from .steps import ArrayCall, Copy, Step
@@ -41,10 +43,11 @@ class CudaProgram:
         steps: what it does.
         nbytes: the memory that it holds beside weights.
         capture: what is recorded of it.
+        checks: of its input, by its kernels; None where they check nothing.
     """
 
     def __init__(
-        self, graph: Graph, runner: Runner, store: WeightStore | None = None, *, hoist: bool = True,
+        self, graph: Graph, runner: Runner, store: WeightStore | None = None, *,
         in_place: Mapping[int, int] | None = None, tf32: bool = False, capture: bool = True,
     ) -> None:  # fmt: skip
         """Compile a graph; its memory is taken when it first runs.
@@ -53,27 +56,26 @@ class CudaProgram:
             graph: of known sizes, after the passes.
             runner: the device.
             store: the weights, which programs of other sizes share.
-            hoist: whether state is weights; else each run brings it, behind the inputs.
             in_place: outputs, and the feeds that they replace: their arrays are overwritten where that can be.
             tf32: whether products of float32 may round their operands to TF32.
             capture: record steps as CUDA graphs.
         """
         self.graph, self.runner = graph, runner
         self.store = store if store is not None else WeightStore(runner)
-        self.compiler = Compiler(graph, self.store, hoist=hoist, in_place=in_place, tf32=tf32).compile()
+        self.compiler = Compiler(graph, self.store, in_place=in_place, tf32=tf32).compile()
         self.steps, self.in_place = self.compiler.steps, self.compiler.in_place
         self.arena_bytes = place_in_arena(self.compiler.storages)
         self.capture = Capture(self.steps, runner, on=capture)
+        flags = self.compiler.flags
+        self.checks = Checks(runner, flags, updates=bool(self.in_place)) if flags else None
         self._operands = [placed_operand(v) for v in self.compiler.fed]
-        self._offsets: list[int] = []
-        total = 0
-        for operand in self._operands:
-            self._offsets.append(total)
-            total += room(operand.nbytes)
-        self.feed_bytes = total
+        self._staying = {*self.in_place.values()}
+        copied = (o for i, o in enumerate(self._operands) if i not in self._staying)
+        self.feed_bytes = sum(room(o.nbytes) for o in copied)
         self.nbytes = self.arena_bytes + self.feed_bytes
         self._arena: Block | None = None
-        self._fixed: Block | None = None
+        self._fixed: dict[int, Block] = {}
+        self._flags: Block | None = None
         self._borrowed: dict[int, Block] = {}
         self._tables: dict[int, Block] = {}
         self._moves: dict[int, int] = {}
@@ -84,7 +86,7 @@ class CudaProgram:
     @property
     def taken(self) -> int:
         """The bytes that it has taken by now, beside weights."""
-        blocks = (self._arena, self._fixed, *self._tables.values())
+        blocks = (self._arena, self._flags, *self._fixed.values(), *self._tables.values())
         return sum(b.nbytes for b in blocks if b is not None)
 
     # memory ------------------------------------------------------------------------------------------------------
@@ -96,12 +98,12 @@ class CudaProgram:
             return self._arena, max(storage.offset, 0)
         if storage.kind == "feed":
             borrowed = self._borrowed.get(storage.place)
-            if borrowed is not None:
-                return borrowed, 0
-            assert self._fixed is not None
-            return self._fixed, self._offsets[storage.place]
+            return (self._fixed[storage.place] if borrowed is None else borrowed), 0
         if storage.kind == "table":
             return self._filled(storage), 0
+        if storage.kind == "flag":
+            assert self._flags is not None
+            return self._flags, storage.place * storage.nbytes
         assert storage.slot is not None and storage.slot.block is not None
         return storage.slot.block, 0
 
@@ -184,23 +186,23 @@ class CudaProgram:
     def _bring(self, feeds: Sequence[Any]) -> None:
         """Bring what a run is given to where the steps read it.
 
-        State of the device's is read, and overwritten, where it lies, unless it comes in another array each time.
+        What is overwritten in the end is read, and overwritten, where it lies on the device, unless it comes in another
+        array each time.
         """
-        runner, first = self.runner, len(self.graph.inputs) + len(self.graph.keys)
-        if self._fixed is None:
-            self._fixed = runner.allocate(self.feed_bytes)
-        stays = {*range(first, len(feeds)), *self.in_place.values()}
+        runner = self.runner
         for i, (feed, operand) in enumerate(zip(feeds, self._operands, strict=True)):
             if tuple(feed.shape) != operand.shape or feed.dtype != operand.dtype:
                 raise InputError(
                     f"input {self.compiler.fed[i].name!r}: found {feed.dtype}{tuple(feed.shape)}, this program is for "
                     f"{operand.dtype}{operand.shape}"
                 )
-            if i in stays and self._borrow(i, feed):
+            if i in self._staying and self._borrow(i, feed):
                 continue
             if self._borrowed.pop(i, None) is not None:
                 self._calls = None
-            runner.write(runner.view(self._fixed, operand, self._offsets[i]), feed)
+            if i not in self._fixed:
+                self._fixed[i], self._calls = runner.allocate(operand.nbytes), None
+            runner.write(runner.view(self._fixed[i], operand), feed)
 
     def _borrow(self, i: int, feed: Any) -> bool:
         """Use the memory of a feed; whether that can be."""
@@ -225,31 +227,58 @@ class CudaProgram:
         """Run once.
 
         Args:
-            feeds: one array an input, of the host or the device; then the key, then the state where it is fed.
-            tensors: the state as Tensors, where it is weights.
+            feeds: one array an input, of the host or the device; then the key.
+            tensors: the state as Tensors.
             host: return NumPy arrays.
             watch: called with (number, step, seconds) of each step, which then runs by itself and is waited for.
 
         Returns:
             The outputs, in memory of their own; None for those that were written over feeds.
+
+        Raises:
+            OnnxGradError: saying what kernels found wrong with the input, of this run where the host waits for it, else
+                of an earlier one; see `checks`.
         """
-        runner = self.runner
+        runner, checks = self.runner, self.checks
         with runner.running():
+            if checks is not None:
+                self._flags = checks.begin()
             self.store.refresh(tensors or {})
             if self._arena is None:
                 self._arena = runner.allocate(self.arena_bytes)
             self._bring(feeds)
             if self._calls is None or self._generation != self.store.generation:
                 self._calls = self._bind()
-            if watch is None:
-                self.capture.run(self._calls)
-            else:
+            launch = Late.guard is not None and Late.guard.mode == "launch"
+            if watch is not None:
                 self._watched(self._calls, watch)
-            return [
+            elif launch:
+                self._waited(self._calls)
+            else:
+                self.capture.run(self._calls)
+            if checks is not None:
+                checks.send()
+            results = [
                 None if i in self.in_place and self.in_place[i] in self._borrowed
                 else runner.download(view) if host else runner.copy(view)
                 for i, view in enumerate(self._results)
             ]  # fmt: skip
+            if checks is not None and (host or launch):
+                checks.end()
+            return results
+
+    def _waited(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Do the steps one by one and wait for each: an error of the device is said of the step that made it."""
+        for i, (step, call) in enumerate(zip(self.steps, calls, strict=True)):
+            try:
+                call()
+                self.runner.synchronize()
+            except Exception as error:
+                node = step.node.name if step.node is not None and step.node.name else self.graph.name
+                found = Late.guard.explained(error, f"{node!r}, step {i} of its program ({' + '.join(step.ops)})", ())
+                if found is error:
+                    raise
+                raise found from (None if isinstance(error, MemoryError) else error)
 
     def _watched(self, calls: Sequence[Callable[[], None]], watch: Watch) -> None:
         self.runner.synchronize()

@@ -12,16 +12,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...ops.kernels.array.transfer import is_pinned
+from ...ops.kernels.array.transfer import is_pinned, pinned
 from ...ops.kernels.cuda.kernel import Grid, Kernel, LibraryCall, Parameter, Prepared
 from ...ops.kernels.cuda.operand import Operand
 from ...ops.types import Array
+from ..autograd.saved import Late
 
 STATIC_SHARED = 48 << 10
 """Bytes of dynamic shared memory that a kernel gets without being asked for."""
 
 SMALL = 64 << 10
 """Up to so many bytes the driver takes a copy of what is uploaded before the call returns."""
+
+DEVICE_TO_HOST = 2
+"""The direction of a copy, as the driver numbers them."""
 
 _C: dict[str, Any] = {
     "pointer": ctypes.c_uint64,
@@ -44,20 +48,38 @@ class Block(Protocol):
         """Its size."""
 
 
+class Mirror(Protocol):
+    """Memory of the host that a small block is copied to while the host goes on."""
+
+    @property
+    def words(self) -> Array:
+        """What has arrived, as numbers of 32 bits; 0 at first."""
+
+    def send(self) -> None:
+        """Copy the block as it is behind everything that was asked before."""
+
+    def wait(self) -> None:
+        """Wait until everything has arrived that was sent."""
+
+
 class Packed:
     """The arguments of a launch as the driver wants them.
 
     Attributes:
-        values: addresses and numbers, in order.
+        cells: one an argument, in order; the driver reads them while it launches.
         address: of the table of pointers to them.
     """
 
     def __init__(self, parameters: Sequence[Parameter], values: Sequence[int | float]) -> None:
         """Pack one value a parameter."""
-        self.values = tuple(values)
-        self._cells = [_C[kind](value) for kind, value in zip(parameters, values, strict=True)]
-        self._table = (ctypes.c_void_p * max(len(self._cells), 1))(*(ctypes.addressof(c) for c in self._cells))
+        self.cells = [_C[kind](value) for kind, value in zip(parameters, values, strict=True)]
+        self._table = (ctypes.c_void_p * max(len(self.cells), 1))(*(ctypes.addressof(c) for c in self.cells))
         self.address = ctypes.addressof(self._table)
+
+    @property
+    def values(self) -> tuple[int | float, ...]:
+        """Addresses and numbers, in order."""
+        return tuple(c.value for c in self.cells)
 
 
 class Runner(Protocol):
@@ -102,6 +124,9 @@ class Runner(Protocol):
     def download(self, view: Array) -> Array:
         """Return a NumPy array of a view's elements, once they are computed."""
 
+    def mirror(self, block: Block) -> Mirror:
+        """Return page-locked memory that a block can be copied to."""
+
     def load(self, kernel: Kernel) -> Any:
         """Return a kernel's function, compiled where it is new.
 
@@ -109,8 +134,10 @@ class Runner(Protocol):
             KernelError: if it does not compile.
         """
 
-    def launch(self, function: Any, grid: Grid, block: Grid, arguments: Packed, shared_bytes: int) -> None:
-        """Launch a function that `load` returned."""
+    def launch(
+        self, function: Any, grid: Grid, block: Grid, arguments: Packed, shared_bytes: int, stream: int | None = None
+    ) -> None:
+        """Launch a function that `load` returned, on a stream by its handle; on the runner's own by default."""
 
     def prepare(self, call: LibraryCall) -> Prepared:
         """Return what runs a library's call, the same for equal descriptions.
@@ -147,6 +174,27 @@ class _Memory:
         return int(self.pointer.ptr)
 
 
+class _Pinned:
+    """Page-locked memory that a block of a device is copied to."""
+
+    def __init__(self, cupy: Any, stream: Any, block: Block) -> None:
+        self._runtime, self._stream, self._block = cupy.cuda.runtime, stream, block
+        self._sent = cupy.cuda.Event(disable_timing=True)
+        self.words = pinned((block.nbytes // 4,), np.dtype(np.int32))
+        self.words[...] = 0
+
+    def send(self) -> None:
+        """Copy the block on the stream."""
+        self._runtime.memcpyAsync(
+            self.words.ctypes.data, self._block.address, self._block.nbytes, DEVICE_TO_HOST, self._stream.ptr
+        )
+        self._sent.record(self._stream)
+
+    def wait(self) -> None:
+        """Wait until the last copy is done."""
+        self._sent.synchronize()
+
+
 class CupyRunner:
     """A CUDA device, by CuPy: its arrays, pools, streams and graphs."""
 
@@ -168,6 +216,7 @@ class CupyRunner:
             self._done = cupy.cuda.Event(disable_timing=True)
         self._lock = threading.RLock()
         self._functions: dict[str, Any] = {}
+        self._shared: dict[int, int] = {}
         self._prepared: weakref.WeakValueDictionary[Any, Prepared] = weakref.WeakValueDictionary()
         properties = cupy.cuda.runtime.getDeviceProperties(index)
         self.name = str(properties["name"].decode())
@@ -188,10 +237,11 @@ class CupyRunner:
             try:
                 with self._stream:
                     yield
-            except self._cupy.cuda.memory.OutOfMemoryError as error:
-                from .holders import out_of_memory
-
-                raise out_of_memory(self._cupy, "a program", error) from None
+            except Exception as error:
+                found = error if Late.guard is None else Late.guard.explained(error, "a program", ())
+                if found is error:
+                    raise
+                raise found from (None if isinstance(error, MemoryError) else error)
             finally:
                 self._done.record(self._stream)
                 outside.wait_event(self._done)
@@ -249,6 +299,11 @@ class CupyRunner:
         found: Array = self._cupy.asnumpy(view)
         return found
 
+    def mirror(self, block: Block) -> Mirror:
+        """Return page-locked memory of CuPy's pool."""
+        with self._device:
+            return _Pinned(self._cupy, self._stream, block)
+
     def load(self, kernel: Kernel) -> Any:
         """Return a kernel's function, from the cubin of its text."""
         found = self._functions.get(kernel.key)
@@ -261,19 +316,23 @@ class CupyRunner:
                 found = self._functions[kernel.key] = module.get_function(kernel.name)
         return found
 
-    def launch(self, function: Any, grid: Grid, block: Grid, arguments: Packed, shared_bytes: int) -> None:
+    def launch(
+        self, function: Any, grid: Grid, block: Grid, arguments: Packed, shared_bytes: int, stream: int | None = None
+    ) -> None:
         """Launch a function through the driver, as one call."""
         driver = self._cupy.cuda.driver
-        if shared_bytes > STATIC_SHARED:
+        if shared_bytes > self._shared.get(function.ptr, STATIC_SHARED):
             driver.funcSetAttribute(function.ptr, 8, shared_bytes)  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        driver.launchKernel(function.ptr, *grid, *block, shared_bytes, self._stream.ptr, arguments.address, 0)
+            self._shared[function.ptr] = shared_bytes
+        handle = self._stream.ptr if stream is None else stream
+        driver.launchKernel(function.ptr, *grid, *block, shared_bytes, handle, arguments.address, 0)
 
     def prepare(self, call: LibraryCall) -> Prepared:
         """Return what runs a library's call on this device."""
         found = self._prepared.get(call.description)
         if found is None:
             with self._device, self._stream:
-                found = self._prepared[call.description] = call.description.prepare(self)
+                found = self._prepared[call.description] = call.description.prepare()
         return found
 
     def begin_capture(self) -> None:

@@ -8,21 +8,54 @@ from typing import Any
 from ...ops.broadcast import broadcast_to
 from ..compiled.groups import Group
 from ..compiled.views import VIEWS
-from ..graph.graph import Value
+from ..graph.graph import Node, Value
+from .readers import Readers
 from .weights import placed_operand
 
-ELEMENTWISE = ("sgd_update", "adam_update")
+UPDATES = {"sgd_update": 3, "adam_update": 5}
+"""Updates of parameters, and which argument their numbers are; a flag to skip them and factors of gradients follow."""
+
+ELEMENTWISE = (*UPDATES, "step_numbers")
 """Ops beside the pointwise ones that read each element before they write the one in its place, and no other."""
+
+STATISTICS = {("batch_norm_train", 1): 3, ("batch_norm_train", 2): 4}
+"""For outputs by op and number, the argument each of whose elements is read before the one in its place is written."""
 
 MOVES = (*VIEWS, broadcast_to)
 """Ops whose results are views where strides can say them."""
 
 SMALL = 1 << 18
-"""Parameters of at most so many elements are updated together in the end, larger ones once there is a gradient."""
+"""Parameters of at most so many elements are updated together in the end, larger ones once there is a gradient.
+
+Where a flag or a factor is made of all gradients there is no sooner, and all go together.
+"""
+
+
+def statistics_last(nodes: Sequence[Node], readers: Readers) -> list[Node]:
+    """Return nodes with those behind the others that make outputs of the graph of the smaller results of a node.
+
+    What moves running statistics then no longer stands between a layer and the pointwise ops that its kernel applies.
+
+    Args:
+        nodes: in an order in which they can run.
+        readers: who reads what they make.
+    """
+    small = {node for node in nodes if all(placed_operand(v).size <= SMALL for v in (*node.inputs(), *node.outputs))}
+    beside: set[int] = set()
+    late: set[Node] = set()
+    for node in nodes:
+        beside.update(id(v) for v in node.outputs[1:])
+        if node in small and any(id(v) in beside for v in node.inputs()):
+            beside.update(id(v) for v in node.outputs)
+            late.add(node)
+    for node in reversed(nodes):
+        if node in late and not all(reader in late for v in node.outputs for reader in readers.nodes(v)):
+            late.remove(node)
+    return [*(n for n in nodes if n not in late), *(n for n in nodes if n in late)]
 
 
 def in_runs(groups: Sequence[Group], alike: Callable[[Group], Any]) -> list[list[Group]]:
-    """Return groups in the order in which they run, in the end the small updates of parameters that go together.
+    """Return groups in the order in which they run, in the end the updates of parameters that go together.
 
     Args:
         groups: in an order in which they can run.
@@ -32,14 +65,15 @@ def in_runs(groups: Sequence[Group], alike: Callable[[Group], Any]) -> list[list
     many: dict[Any, list[Group]] = {}
     for group in groups:
         node = group.anchor
-        if node is None or node.op.name not in ELEMENTWISE or len(group.nodes) > 1:
+        if node is None or node.op.name not in UPDATES or len(group.nodes) > 1:
             continue
-        small = all(placed_operand(v).size <= SMALL for v in node.outputs)
-        if small and not any(id(v) in read for v in node.outputs) and (kind := alike(group)) is not None:
-            many.setdefault((kind, id(node.args[-1])), []).append(group)
-    late = [run for run in many.values() if len(run) > 1]
-    moved = {id(group) for run in late for group in run}
-    return [*([group] for group in groups if id(group) not in moved), *late]
+        shared = [id(v) for a in node.args[UPDATES[node.op.name] :] for v in (a if isinstance(a, list) else [a])]
+        late = len(shared) > 1 or all(placed_operand(v).size <= SMALL for v in node.outputs)
+        if late and not any(id(v) in read for v in node.outputs) and (kind := alike(group)) is not None:
+            many.setdefault((kind, *shared), []).append(group)
+    runs = [run for run in many.values() if len(run) > 1]
+    moved = {id(group) for run in runs for group in run}
+    return [*([group] for group in groups if id(group) not in moved), *runs]
 
 
 def targets(
@@ -76,7 +110,17 @@ def targets(
         if id(v) not in made or id(v) in found or id(old) in results or v.shape != old.shape or v.dtype != old.dtype:
             continue
         i, group = made[id(v)]
-        elementwise = group.anchor is None or group.anchor.op.name in ELEMENTWISE
-        if all(j < i or (g is group and elementwise and r is old) for j, g, r in readers.get(id(old), [])):
+        last = [(g, r) for j, g, r in readers.get(id(old), []) if j >= i]
+        if all(g is group and r is old for g, r in last) and (not last or _may_overwrite(group, v, old)):
             found[id(v)] = feed
     return found
+
+
+def _may_overwrite(group: Group, v: Value, old: Value) -> bool:
+    """Whether a group that reads a value may write what it makes over it."""
+    node = group.anchor
+    if node is None or node.op.name in ELEMENTWISE:
+        return True
+    places = [i for i, a in enumerate(node.args) if a is old]
+    which = next((i for i, output in enumerate(node.outputs) if output is v), 0)
+    return all(a is not old for a in group.operands) and places == [STATISTICS.get((node.op.name, which))]

@@ -21,7 +21,8 @@ from ..graph.execute import execute
 from ..graph.graph import Graph, Node, Value
 from ..graph.plan import live_nodes, make_plan
 from ..passes.convert_values import move_constants
-from ..tensor.exposed import any_exposed, is_exposed, owners
+from ..tensor.exposed import any_exposed, owners
+from ..tensor.seen import Seen
 from ..tensor.stored import StoredTensor
 from ..tensor.tensor import changes
 from .arena import ALIGNMENT
@@ -58,16 +59,14 @@ class Hoisted:
     Args:
         graph: of the program.
         nodes: its nodes that depend on nothing else.
-        state: whether its state is weights; else each run brings it.
     """
 
-    def __init__(self, graph: Graph, nodes: Sequence[Node], *, state: bool = True) -> None:
+    def __init__(self, graph: Graph, nodes: Sequence[Node]) -> None:
         """Find what each value depends on; see the class for the arguments."""
         self.graph, self.nodes = graph, nodes
         self._names: dict[int, frozenset[str]] = {}
         self._keys: dict[int, tuple[Value, str]] = {}
-        if state:
-            self._names.update((id(v), frozenset([n])) for n, v in graph.state.items())
+        self._names.update((id(v), frozenset([n])) for n, v in graph.state.items())
         for node in nodes:
             names = frozenset[str]().union(*(self.sources(v) for v in node.inputs()))
             self._names.update((id(v), names) for v in node.outputs)
@@ -112,7 +111,7 @@ class WeightStore:
     runner: Runner
     generation: int = 0
     _slots: weakref.WeakValueDictionary[Any, Slot] = field(default_factory=weakref.WeakValueDictionary)
-    _seen: dict[str, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
+    _seen: Seen = field(default_factory=Seen)
     _since: int = -1
     _owners: frozenset[int] = frozenset()
 
@@ -145,13 +144,13 @@ class WeightStore:
         try:
             self._renew(slots, tensors)
         except BaseException:  # the next run finds everything changed
-            self._seen.clear()
+            self._seen.forget()
             self._since = -1
             raise
 
     def _renew(self, slots: Sequence[Slot], tensors: Mapping[str, Any]) -> None:
         self._since = changes[0]
-        changed = {name for name, t in tensors.items() if self._has_changed(name, t)}
+        changed = self._seen.changed(tensors)
         self._owners = owners(t._array for t in tensors.values() if not isinstance(t, StoredTensor))
         stale = [s for s in slots if s.block is None or s.sources & changed]
         by_part: dict[int, list[Slot]] = {}
@@ -160,15 +159,6 @@ class WeightStore:
         for some in by_part.values():
             for s, array in zip(some, self._values(some, tensors), strict=True):
                 self._fill(s, array)
-
-    def _has_changed(self, name: str, tensor: Any) -> bool:
-        stored = isinstance(tensor, StoredTensor)
-        holds = tensor.stored if isinstance(tensor, StoredTensor) else tensor._array
-        seen = self._seen.get(name)
-        if seen is None or seen[0]() is not holds or seen[1] != tensor._version:
-            self._seen[name] = weakref.ref(holds), tensor._version
-            return True
-        return not stored and is_exposed(holds)
 
     def _values(self, slots: Sequence[Slot], tensors: Mapping[str, Any]) -> list[Array]:
         """Return what slots of one part hold, on the device or, where it is only to be copied, on the host."""

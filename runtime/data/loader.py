@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, Generic, TypeVar
 
 from ...ops.errors import InputError
+from ..cuda.availability import is_available
+from ..cuda.pinned import pin_batch
 from ..tensor import random
 from .collate import default_collate, default_convert
 from .dataset import Dataset, IterableDataset, examples_of, rows_of
@@ -17,6 +20,9 @@ from .workers import Ahead, Ended, Epoch, Stopped, Workers, checked_method
 
 T_co = TypeVar("T_co", covariant=True)
 
+_NOTHING_TO_PIN_FOR = (
+    "'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be used."
+)
 _FIXED = frozenset({"batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers"})
 
 
@@ -37,7 +43,8 @@ class DataLoader(Generic[T_co]):
         batch_sampler: yields lists of numbers, in place of `batch_size`, `shuffle`, `sampler` and `drop_last`.
         num_workers: how many threads read ahead; 0 reads when a batch is asked for.
         collate_fn: makes a batch of a list of examples: `default_collate`, or for single ones `default_convert`.
-        pin_memory: accepted; batches lie in ordinary memory.
+        pin_memory: copy batches to page-locked memory, from which a CUDA device copies while the host goes on; the
+            Tensors in tuples, lists and mappings, and what has a method of that name.
         drop_last: leave out a last batch that is not full.
         timeout: seconds to wait for a batch of a worker; 0 for as long as it takes.
         worker_init_fn: called in each worker with its number, before it reads.
@@ -45,7 +52,7 @@ class DataLoader(Generic[T_co]):
         generator: of the orders and of the workers' seeds; the process's by default.
         prefetch_factor: batches under way for each worker; 2 by default.
         persistent_workers: keep workers and their data sets from epoch to epoch.
-        pin_memory_device: accepted, as `pin_memory`.
+        pin_memory_device: accepted; page-locked memory serves all devices.
         in_order: False hands out workers' batches as they are done.
 
     Raises:
@@ -138,9 +145,14 @@ class DataLoader(Generic[T_co]):
 
     def _fetcher(self, dataset: Any, epoch: Epoch | None) -> Callable[[Any], Any]:
         """Return what makes a batch of what the sampler yielded."""
-        if self._iterable:
-            return _Reader(iter(dataset), self.collate_fn, self.batch_sampler is not None, self.drop_last)
-        return _Fetcher(dataset, self.collate_fn, self.batch_sampler is not None, epoch)
+        fetch: Callable[[Any], Any] = (
+            _Reader(iter(dataset), self.collate_fn, self.batch_sampler is not None, self.drop_last)
+            if self._iterable
+            else _Fetcher(dataset, self.collate_fn, self.batch_sampler is not None, epoch)
+        )
+        if self.pin_memory and is_available():
+            return lambda numbers: pin_batch(fetch(numbers))
+        return fetch
 
     def _started(self, seed: int) -> Workers:
         """Return threads that are ready to read."""
@@ -173,6 +185,8 @@ class _Batches(Iterator[Any]):
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._loader = loader
+        if loader.pin_memory and not is_available():
+            warnings.warn(_NOTHING_TO_PIN_FOR, UserWarning, stacklevel=3)
         seed = int(random.integers(0, 2**62, (), loader.generator))
         indices = iter(loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
         self._finish: Callable[[], Any] | None = None

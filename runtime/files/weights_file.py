@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from ...ops.errors import LoadError, MissingFileError, SaveError
+from ...ops.places import to_numpy
 from ...ops.types import Array
 from .replacing import replace_file
 
@@ -42,7 +43,7 @@ def to_bytes(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = N
     host: list[Array] = []
     specs: dict[str, Any] = {}
     for name, given in arrays.items():
-        array = np.asarray(given.get() if hasattr(given, "get") else given)
+        array = np.asarray(to_numpy(given))
         array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).reshape(array.shape)
         if array.dtype not in CODES:
             raise SaveError(f"cannot save {name!r}: safetensors has no element type {array.dtype}")

@@ -12,6 +12,7 @@ import numpy as np
 from ...ops import dims
 from ...ops.dims import Dim
 from ...ops.errors import OnnxGradError, SymbolicError
+from ...ops.places import to_numpy
 from ...ops.types import Array, TensorType, contents_array
 from .graph import Value
 
@@ -27,7 +28,7 @@ def known_contents(value: Any) -> Array | None:
             return np.asarray(array).astype(object)
         return contents_array(value.type) if isinstance(value.type, TensorType) else None
     array = getattr(value, "array", value)
-    return np.asarray(array.get() if hasattr(array, "get") else array).astype(object)
+    return np.asarray(to_numpy(array)).astype(object)
 
 
 def _constant(value: Value) -> Any:

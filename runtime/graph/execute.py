@@ -67,7 +67,10 @@ def _execute(
                 if step.doubtful:
                     step.op.infer_types(*map(type_of_argument, args), **attrs)
             kernel = step.op if interpret else step.kernel
-            result = kernel(*args, **attrs) if Late.guard is None else _on_a_device(kernel, args, attrs)
+            if Late.guard is None:
+                result = kernel(*args, **attrs)
+            else:
+                result = _on_a_device(kernel if interpret else step.op.eager_kernel or kernel, args, attrs)
         except Exception as error:
             plain = error if Late.guard is None else Late.guard.explained(error, step.op.name, args)
             found = located(plain, step.node, args)

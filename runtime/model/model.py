@@ -16,11 +16,10 @@ import numpy as np
 
 from ...ops.errors import AssumptionError, InputError, OnnxGradError
 from ...ops.types import HALF, Array, OptionalType, SequenceType, TensorType, ValueType
-from ..amp.casting import products_in_bfloat16
 from ..autograd import tape
 from ..autograd.grad_mode import MODE, no_grad
 from ..autograd.saved import Late
-from ..compiled.choice import check_precision, compile_program, multiplies_bfloat16
+from ..compiled.choice import check_precision, compile_program
 from ..graph.execute import execute, plan_of
 from ..graph.feeds import bind_call
 from ..graph.graph import Graph, Value
@@ -37,6 +36,7 @@ from ..tensor.tensor import Tensor, changes
 from .built import Built, Recalled, ValueInfo
 from .heads import Head, find_head
 from .layers import LayeredModel, passing
+from .precision import asked_precision, in_precision
 from .recall import Recall
 from .report import Report, Row
 
@@ -59,8 +59,8 @@ class Model(LayeredModel):
         graph: the computation.
         threads: how many `run` may use; the physical cores by default.
         accuracy: `fast`, or `exact` to leave out algorithms with larger rounding errors (Winograd).
-        precision: `float32`, or `bf16` to multiply operands rounded to bfloat16 where `run` convolves and multiplies
-            matrices.
+        precision: `float32`; `bf16` to multiply operands rounded to bfloat16 where `run` convolves and multiplies
+            matrices, on CUDA to compute in bfloat16; `fp16`, on CUDA, to compute in float16.
     """
 
     _graph: Graph | None
@@ -98,7 +98,7 @@ class Model(LayeredModel):
         self._program: Program | None = None
         self._buckets: Buckets | None = None
         self._shortcut: Shortcut | None = None
-        self._rounding: Model | None = None
+        self._lowered: Model | None = None
         old = getattr(self, "_state", {})
         self._state: dict[str, Tensor] = {}
         self._roles = built.roles
@@ -152,7 +152,7 @@ class Model(LayeredModel):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy takes over: everything but what was compiled."""
-        return {**super().__getstate__(), "_program": None, "_buckets": None, "_shortcut": None, "_rounding": None}
+        return {**super().__getstate__(), "_program": None, "_buckets": None, "_shortcut": None, "_lowered": None}
 
     def report(self) -> Report:
         """Return what each tensor of the file is: parameter, buffer or constant, and why."""
@@ -197,12 +197,16 @@ class Model(LayeredModel):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model; a Tensor out, or a tuple in the graph's output order when there are several.
 
-        Half-precision models compute, and answer here, in float32; `run` answers in the file's own types.
+        Half-precision models compute, and answer here, in float32; `run` answers in the file's own types. On CUDA,
+        with gradients off and no hooks, it runs as `run` does, and inputs and results stay on the device.
 
         Raises:
             InputError: naming the input, what was found and what was wanted.
         """
-        outs, _ = self._interpret(self._bind(args, kwargs), self._called_graph())
+        values = self._bind(args, kwargs)
+        outs = None if self._device == CPU else self._run_on_cuda(values)
+        if outs is None:
+            outs, _ = self._interpret(values, self._called_graph())
         return outs[0] if len(outs) == 1 else outs
 
     def intermediates(self, names: Sequence[str], *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -256,7 +260,7 @@ class Model(LayeredModel):
     def run(self, feeds: dict[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
         """Run the plan on plain arrays, by name, in the file's own types; nothing is recorded.
 
-        Under autocast to bfloat16 it multiplies operands rounded to that where the CPU has instructions for it.
+        Under autocast it computes as a model of that precision; on the CPU, where that has instructions for bfloat16.
 
         Args:
             feeds: arrays by input name.
@@ -265,8 +269,8 @@ class Model(LayeredModel):
         Raises:
             InputError: naming the input, what was found and what was wanted.
         """
-        if Late.autocasts and products_in_bfloat16() and self._may_round():
-            return self._rounded_products().run(feeds, outputs)
+        if Late.autocasts and (precision := asked_precision(self)) is not None:
+            return in_precision(self, precision).run(feeds, outputs)
         if self._shortcut is not None and outputs is None and not self._hooked:
             found = self._shortcut.run(feeds)
             if found is not None:
@@ -305,21 +309,6 @@ class Model(LayeredModel):
 
         return shortcut(program, [i.name for i in self.inputs], entries, since)
 
-    def _may_round(self) -> bool:
-        """Whether `run` can multiply in bfloat16 where autocast asks for it."""
-        return self.precision == "float32" and self._device == CPU and not self._hooked and multiplies_bfloat16()
-
-    def _rounded_products(self) -> Model:
-        """Return this model as one whose `run` multiplies in bfloat16: the same in all but what is compiled."""
-        found = self._rounding
-        if found is None or found._state is not self._state or found._graph is not self.graph:
-            found = object.__new__(type(self))
-            found.__dict__.update(self.__dict__)
-            found._program = found._shortcut = found._recall = None
-            found.precision = "bf16"
-            self._rounding = found
-        return found
-
     def plan(self) -> Plan | Program | Buckets:
         """Return the plan that `run` executes; print it to read it."""
         if self._device != CPU:
@@ -355,11 +344,22 @@ class Model(LayeredModel):
     def _on_cuda(self) -> Buckets:
         """Return what runs the model on the CUDA device where it is."""
         if self._buckets is None:
-            from ..cuda.choice import compile_buckets
+            from ..cuda.choice import compile_buckets, passes_for
 
             check_precision(self.precision, self._device)
-            self._buckets = compile_buckets(self.graph, self._device)
+            self._buckets = compile_buckets(self.graph, self._device, passes=passes_for(self.precision))
         return self._buckets
+
+    def _run_on_cuda(self, values: Sequence[Any]) -> tuple[Any, ...] | None:
+        """Run as a program, results as Tensors of the device; None where gradients, hooks or a trace watch."""
+        if MODE.enabled or MODE.trace is not None or self.training or (self._hooked and self._hooked_layers()):
+            return None
+        if Late.autocasts and (precision := asked_precision(self)) is not None:
+            return in_precision(self, precision)._run_on_cuda(values)
+        entries = [*fed(values, self.graph), *fresh_keys(self.graph, self._device)]
+        with self._explained(entries):
+            results, _ = self._on_cuda().run([getattr(e, "_array", e) for e in entries], self._state)
+        return tuple(map(_tensors, results))
 
     def _settings(self) -> dict[str, Any]:
         return {"threads": self.threads, "exact": self.accuracy == "exact", "precision": self.precision}

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...ops.errors import TraceError, TrainingError
 from ...ops.op import namespace
+from ...ops.optimize import gradient_norm
 from ...ops.types import Array
 from ..autograd.grad_mode import MODE, no_grad
 from ..cuda.guard import placed
@@ -82,15 +83,16 @@ def _traced_norm(tensors: list[Tensor], p: float, error_if_nonfinite: bool) -> T
         raise TraceError("error_if_nonfinite inside a compiled function would hang on values; check the norm outside")
     if not tensors:
         return Tensor(0.0)
+    if p in (2, math.inf):
+        norm: Tensor = gradient_norm(tensors, [], p=p)[0]
+        return norm
     wide: list[Any] = [t if t.dtype.itemsize >= 4 else t.float() for t in tensors]
-    if math.isinf(p):
-        ends = [t.abs().amax() if p > 0 else t.abs().amin() for t in wide]
-        return functools.reduce(Tensor.maximum if p > 0 else Tensor.minimum, ends)  # type: ignore[no-any-return]
+    if p == -math.inf:
+        return functools.reduce(Tensor.minimum, [t.abs().amin() for t in wide])  # type: ignore[no-any-return]
     if p == 0:
         return functools.reduce(Tensor.__add__, [(t != 0).any().to(dtype=t.dtype) for t in wide])  # type: ignore[no-any-return]
-    powers = [(t * t if p == 2 else t.abs() ** p).sum() for t in wide]
-    total: Tensor = functools.reduce(Tensor.__add__, powers)
-    return total.sqrt() if p == 2 else total ** (1 / p)
+    total: Tensor = functools.reduce(Tensor.__add__, [(t.abs() ** p).sum() for t in wide])
+    return total ** (1 / p)
 
 
 def clip_grads_with_norm_(

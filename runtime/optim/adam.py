@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...ops.op import namespace
@@ -11,7 +11,7 @@ from ...ops.optimize import adam_update
 from ...ops.types import Array
 from ..tensor.tensor import wrap
 from .optimizer import Optimizer
-from .settings import advance, checked, count, number, steps
+from .settings import checked, count, number, steps
 
 
 class Adam(Optimizer):
@@ -48,11 +48,11 @@ class Adam(Optimizer):
     def _update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         xp, s = namespace(p), self._scratch(p)
         if not state:
-            state["step"] = count(0)
+            state.update((name, count(value)) for name, value in self._counts(state, group).items())
             state["exp_avg"], state["exp_avg_sq"] = wrap(xp.zeros_like(p)), wrap(xp.zeros_like(p))
             if group["amsgrad"]:
                 state["max_exp_avg_sq"] = wrap(xp.zeros_like(p))
-        advance(state)
+        self._advance(state, group)
         step, (b1, b2), lr = steps(state), group["betas"], number(group["lr"])
         m, v = state["exp_avg"]._array, state["exp_avg_sq"]._array
         if group["weight_decay"]:
@@ -80,31 +80,28 @@ class Adam(Optimizer):
         xp.subtract(p, s, out=p)
 
     def _trace(
-        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any
+        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any, skip: Any
     ) -> tuple[Any, dict[str, Any]]:
         names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
         mean, square, *largest = [state(name) for name in names]
         new = adam_update(
-            p, g, mean, square, largest[0] if largest else None, numbers, decays=bool(group["weight_decay"]),
+            p, g, mean, square, largest[0] if largest else None, numbers, skip, decays=bool(group["weight_decay"]),
             decoupled=bool(group["decoupled_weight_decay"]),
         )  # fmt: skip
         return new[0], dict(zip(names, new[1:], strict=True))
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
         step, (b1, b2), decay, lr = steps(state) + 1, group["betas"], group["weight_decay"], number(group["lr"])
         return [
-            1 - lr * decay if group["decoupled_weight_decay"] else decay, 1 - b1, b2, 1 - b2, math.sqrt(1 - b2**step),
+            1 - lr * decay if group["decoupled_weight_decay"] else decay, 1 - b1, b2, 1 - b2, (1 - b2**step) ** 0.5,
             group["eps"], lr / (1 - b1**step),
         ]  # fmt: skip
 
-    def _idle(self, group: dict[str, Any]) -> list[float] | None:
-        return [1.0 if group["decoupled_weight_decay"] else 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+    def _counts(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, float]:
+        return {"step": 0.0}
 
-    def _advance(self, state: dict[str, Any], group: dict[str, Any]) -> None:
-        advance(state)
-
-    def _age(self, state: dict[str, Any]) -> Any:
-        return steps(state)
+    def _counted(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+        return {"step": steps(state) + 1}
 
 
 class AdamW(Adam):

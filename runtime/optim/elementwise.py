@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ...ops import layout, pointwise as pw
@@ -11,7 +11,7 @@ from ...ops.types import Array
 from ..cuda.guard import placed
 from ..tensor.tensor import wrap
 from .optimizer import Optimizer
-from .settings import advance, count, number, steps
+from .settings import count, number, steps
 
 Stepped: TypeAlias = "tuple[Any, ...]"
 """A new parameter, and its new state in the order of `_names`."""
@@ -20,7 +20,7 @@ Stepped: TypeAlias = "tuple[Any, ...]"
 class Elementwise(Optimizer):
     """Subclasses say what state there is (`_names`), what a step reads of settings (`_numbers`), and the step.
 
-    What of the state counts steps rather than elements is kept by `_advance`.
+    What of the state counts steps rather than elements is in `_counts` and `_counted`.
     """
 
     def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ class Elementwise(Optimizer):
     def _update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         names = self._names(group)
         if not state:
-            self._begin(state, group)
+            state.update((name, count(value)) for name, value in self._counts(state, group).items())
         numbers = self._numbers(state, group)
         for name in names:
             if state.get(name) is None:
@@ -53,23 +53,23 @@ class Elementwise(Optimizer):
         self._advance(state, group)
 
     def _trace(
-        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any
+        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any, skip: Any
     ) -> tuple[Any, dict[str, Any]]:
         names = self._names(group)
         parts = layout.split(numbers, axis=0, sizes=(1,) * int(numbers.shape[0]))
         scalars = [layout.squeeze(part, axes=(0,)) for part in parts]
-        new, *states = self._step(p, g, [state(name) for name in names], scalars, group)
-        return new, dict(zip(names, states, strict=True))
+        held = [state(name) for name in names]
+        made = self._step(p, g, held, scalars, group)
+        if skip is not None:
+            skipped = pw.logical_not(pw.equal(skip, 0.0))
+            made = tuple(pw.where(skipped, old, new) for old, new in zip((p, *held), made, strict=True))
+        return made[0], dict(zip(names, made[1:], strict=True))
 
-    def _begin(self, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Put what counts steps into an empty state."""
-        state["step"] = count(0)
+    def _counts(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, float]:
+        return {"step": 0.0}
 
-    def _advance(self, state: dict[str, Any], group: dict[str, Any]) -> None:
-        advance(state)
-
-    def _age(self, state: dict[str, Any]) -> Any:
-        return steps(state)
+    def _counted(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+        return {"step": steps(state) + 1}
 
 
 def blended(old: Any, new: Any, share: Any) -> Any:
@@ -82,7 +82,7 @@ def mean_square(old: Any, g: Any, keep: Any, grow: Any) -> Any:
     return pw.add(pw.mul(old, keep), pw.mul(pw.mul(g, g), grow))
 
 
-def decayed(p: Any, g: Any, decay: Any, group: dict[str, Any]) -> tuple[Any, Any]:
+def decayed(p: Any, g: Any, decay: Any, group: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the parameter and the gradient after weight decay.
 
     Args:
@@ -98,9 +98,9 @@ def decayed(p: Any, g: Any, decay: Any, group: dict[str, Any]) -> tuple[Any, Any
     return p, pw.add(g, pw.mul(p, decay))
 
 
-def decay_number(group: dict[str, Any]) -> float:
+def decay_number(group: Mapping[str, Any]) -> Any:
     """Return the factor of p that `decayed` wants."""
-    decay: float = group["weight_decay"]
+    decay = group["weight_decay"]
     return 1 - number(group["lr"]) * decay if group.get("decoupled_weight_decay") else decay
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ...ops import pointwise as pw
-from ..tensor.tensor import Tensor, wrap
+from ...ops.expr import Expr
+from ..tensor.tensor import Tensor
 from .elementwise import Elementwise, Stepped, blended, decay_number, decayed, mean_square
-from .settings import advance, checked, count, number, steps
+from .formulas import chosen
+from .settings import checked, count, number, steps
 
 
 class NAdam(Elementwise):
@@ -46,23 +46,22 @@ class NAdam(Elementwise):
     def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return "exp_avg", "exp_avg_sq"
 
-    def _momentum(self, group: dict[str, Any], step: float) -> float:
-        factor: float = 1 - 0.5 * 0.96 ** (step * group["momentum_decay"])
-        return group["betas"][0] * factor  # type: ignore[no-any-return]
+    def _momentum(self, group: Mapping[str, Any], step: Any) -> Any:
+        return group["betas"][0] * (1 - 0.5 * 0.96 ** (step * group["momentum_decay"]))
 
-    def _product(self, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        """Return the product of all momenta, the coming step's included."""
-        found = state.get("mu_product")
-        before = found if isinstance(found, Tensor) else count(1.0 if found is None else found)
-        return wrap(np.asarray(before._array * self._momentum(group, steps(state) + 1)))
+    def _product(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> Any:
+        """Return the product of all momenta, the coming step's included; a number in the type that it is held in."""
+        found, momentum = state.get("mu_product", 1.0), self._momentum(group, steps(state) + 1)
+        if isinstance(found, Expr):
+            return found * momentum
+        return ((found if isinstance(found, Tensor) else count(found))._array * momentum).item()
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
         step, (b1, b2), lr = steps(state) + 1, group["betas"], number(group["lr"])
         mu, after, product = self._momentum(group, step), self._momentum(group, step + 1), self._product(state, group)
-        passed = float(product._array)
         return [
-            decay_number(group), 1 - b1, b2, 1 - b2, 1 - b2**step, group["eps"], lr * (1 - mu) / (1 - passed),
-            lr * after / (1 - passed * after),
+            decay_number(group), 1 - b1, b2, 1 - b2, 1 - b2**step, group["eps"], lr * (1 - mu) / (1 - product),
+            lr * after / (1 - product * after),
         ]  # fmt: skip
 
     def _step(self, p: Any, g: Any, s: Sequence[Any], n: Sequence[Any], group: dict[str, Any]) -> Stepped:
@@ -73,16 +72,11 @@ class NAdam(Elementwise):
         p = pw.sub(pw.sub(p, pw.mul(pw.div(g, below), rate)), pw.mul(pw.div(mean, below), ahead))
         return p, mean, square
 
-    def _begin(self, state: dict[str, Any], group: dict[str, Any]) -> None:
-        super()._begin(state, group)
-        state["mu_product"] = count(1)
+    def _counts(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, float]:
+        return {"step": 0.0, "mu_product": 1.0}
 
-    def _advance(self, state: dict[str, Any], group: dict[str, Any]) -> None:
-        state["mu_product"] = self._product(state, group)
-        advance(state)
-
-    def _age(self, state: dict[str, Any]) -> Any:
-        return steps(state), number(state.get("mu_product", 1.0))
+    def _counted(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+        return {"step": steps(state) + 1, "mu_product": self._product(state, group)}
 
 
 class RAdam(Elementwise):
@@ -117,15 +111,13 @@ class RAdam(Elementwise):
     def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return "exp_avg", "exp_avg_sq"
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
         step, (b1, b2), lr = steps(state) + 1, group["betas"], number(group["lr"])
         bias = 1 - b2**step
         longest = 2 / (1 - b2) - 1
         length = longest - 2 * step * b2**step / bias
-        trusted = 0.0
-        if length > 5:
-            above, below = (length - 4) * (length - 2) * longest, (longest - 4) * (longest - 2) * length
-            trusted = (bias * above / below) ** 0.5
+        above, below = (length - 4) * (length - 2) * longest, (longest - 4) * (longest - 2) * length
+        trusted = chosen(length > 5, (bias * above / chosen(length > 5, below, 1.0)) ** 0.5, 0.0)
         return [decay_number(group), 1 - b1, b2, 1 - b2, group["eps"], lr / (1 - b1**step), trusted]
 
     def _step(self, p: Any, g: Any, s: Sequence[Any], n: Sequence[Any], group: dict[str, Any]) -> Stepped:
@@ -167,7 +159,7 @@ class Adamax(Elementwise):
     def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return "exp_avg", "exp_inf"
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
         b1, b2 = group["betas"]
         rate = number(group["lr"]) / (1 - b1 ** (steps(state) + 1))
         return [decay_number(group), 1 - b1, b2, group["eps"], rate]
@@ -205,7 +197,7 @@ class Lion(Elementwise):
     def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("exp_avg",)
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
         lr, (b1, b2) = number(group["lr"]), group["betas"]
         return [1 - lr * group["weight_decay"], b1, 1 - b1, b2, 1 - b2, lr]
 
@@ -216,11 +208,10 @@ class Lion(Elementwise):
         direction = pw.sign(pw.add(pw.mul(s[0], keep), pw.mul(g, grow)))
         return pw.sub(p, pw.mul(direction, lr)), pw.add(pw.mul(s[0], stays), pw.mul(g, joins))
 
-    def _age(self, state: dict[str, Any]) -> Any:
-        return None
+    def _counts(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, float]:
+        """Return nothing: Lion counts no steps."""
+        return {}
 
-    def _begin(self, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Lion counts no steps."""
-
-    def _advance(self, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Lion counts no steps."""
+    def _counted(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+        """Return nothing: Lion counts no steps."""
+        return {}

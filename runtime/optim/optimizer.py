@@ -11,7 +11,7 @@ import functools
 import itertools
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from ..autograd.hooks import RemovableHandle
 from ..cuda.guard import placed
 from ..tensor.device import to_device
 from ..tensor.tensor import Tensor, wrap
+from .settings import COUNTS, age, recount
 
 
 def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -160,7 +161,7 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         if MODE.trace is not None:
-            MODE.trace.step(self)
+            MODE.trace.steps.take(self)
             return loss
         for group in self.param_groups:
             for p in group["params"]:
@@ -182,7 +183,7 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} defines neither step nor _update")
 
     def _trace(
-        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any
+        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any, skip: Any
     ) -> tuple[Any, dict[str, Any]]:
         """Return the new parameter and the new state as graph values; for compiled steps.
 
@@ -192,6 +193,7 @@ class Optimizer:
             state: returns a piece of state by its name.
             group: the settings; of floats only whether they are 0 may be read.
             numbers: the vector that `_numbers` gives at each step.
+            skip: one float32; where it is not 0 nothing changes. None where every step is taken.
 
         Raises:
             TraceError: if the optimizer has no compiled step.
@@ -200,16 +202,26 @@ class Optimizer:
             f"{type(self).__name__} has no compiled step; call optimizer.step() outside the compiled function"
         )
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
-        """Return what the coming step's formula reads of settings and state."""
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
+        """Return what the coming step's formula reads of settings and of what counts steps.
+
+        Either may hold expressions in the place of numbers (see `formulas`): numbers are then compared by `chosen` and
+        `larger`, and only of what is a bool or None may the formulas hang on.
+        """
         return []
 
-    def _idle(self, group: dict[str, Any]) -> list[float] | None:
-        """Return numbers with which a step of a gradient of zeros changes nothing; None where there are none."""
-        return None
+    def _counts(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, float]:
+        """Return what counts steps, as it is before the first that is counted."""
+        return {}
+
+    def _counted(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what counts steps as it is behind the coming one; of expressions as for `_numbers`."""
+        return {}
 
     def _advance(self, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Count a step in the state."""
+        for name, value in self._counted(state, group).items():
+            recount(state, name, value)
 
     def _stepped(self, p: Tensor, group: dict[str, Any]) -> None:
         """Count a step of a parameter that a compiled function has taken."""
@@ -219,8 +231,8 @@ class Optimizer:
             self.state[p] = state
 
     def _age(self, state: dict[str, Any]) -> Any:
-        """Return what parameters of a group have to share so that their numbers are the same."""
-        return None
+        """Return what parameters of a group have to share so that their numbers are the same; nothing is waited for."""
+        return tuple((name, age(state[name])) for name in COUNTS if name in state)
 
     def _initial(self, p: Array, name: str, group: dict[str, Any]) -> Array:
         """Return a piece of state as it is before the first step."""
@@ -369,6 +381,7 @@ def _taken(v: Any, p: Tensor, name: str) -> Any:
     if not isinstance(v, Tensor) and not hasattr(v, "dtype"):
         return copy.deepcopy(v)
     array = v._array if isinstance(v, Tensor) else np.asarray(v) if isinstance(v, np.generic) else v
-    if name == "step":
-        return wrap(array.copy())
+    if name in COUNTS:
+        host = np.asarray(to_device(array, HOST))
+        return wrap(host.copy() if name == "step" else host.astype(p.dtype))
     return wrap(to_device(array.astype(p.dtype), p.device))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...ops import pointwise as pw
@@ -10,6 +10,7 @@ from ...ops.errors import InputError
 from ...ops.types import Array
 from ..tensor.tensor import wrap
 from .elementwise import Elementwise, Stepped, blended, decay_number, decayed, filled, mean_square
+from .formulas import larger, rounded
 from .settings import checked, count, number, steps
 
 
@@ -47,7 +48,7 @@ class RMSprop(Elementwise):
         held = (("momentum_buffer", group["momentum"]), ("grad_avg", group["centered"]))
         return ("square_avg", *(name for name, there in held if there))
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
         alpha = group["alpha"]
         return [decay_number(group), alpha, 1 - alpha, group["eps"], group["momentum"], number(group["lr"])]
 
@@ -109,7 +110,7 @@ class Adagrad(Elementwise):
     def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("sum",)
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
         return [decay_number(group), group["eps"], number(group["lr"]) / (1 + steps(state) * group["lr_decay"])]
 
     def _step(self, p: Any, g: Any, s: Sequence[Any], n: Sequence[Any], group: dict[str, Any]) -> Stepped:
@@ -150,7 +151,7 @@ class Adadelta(Elementwise):
     def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return "square_avg", "acc_delta"
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
         return [decay_number(group), group["rho"], 1 - group["rho"], group["eps"], number(group["lr"])]
 
     def _step(self, p: Any, g: Any, s: Sequence[Any], n: Sequence[Any], group: dict[str, Any]) -> Stepped:
@@ -195,7 +196,7 @@ class Rprop(Elementwise):
     def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return "prev", "step_size"
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
         return [*group["etas"], *group["step_sizes"]]
 
     def _step(self, p: Any, g: Any, s: Sequence[Any], n: Sequence[Any], group: dict[str, Any]) -> Stepped:
@@ -242,8 +243,8 @@ class ASGD(Elementwise):
     def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("ax",)
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
-        eta = number(state.get("eta", count(number(group["lr"]))))
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
+        eta = number(state["eta"] if "eta" in state else group["lr"])
         return [decay_number(group), 1 - group["lambd"] * eta, eta, number(state.get("mu", 1.0))]
 
     def _step(self, p: Any, g: Any, s: Sequence[Any], n: Sequence[Any], group: dict[str, Any]) -> Stepped:
@@ -252,15 +253,10 @@ class ASGD(Elementwise):
         p = pw.sub(pw.mul(p, shrink), pw.mul(g, eta))
         return p, blended(s[0], p, share)
 
-    def _begin(self, state: dict[str, Any], group: dict[str, Any]) -> None:
-        super()._begin(state, group)
-        state["eta"], state["mu"] = count(number(group["lr"])), count(1)
+    def _counts(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, float]:
+        return {"step": 0.0, "eta": number(group["lr"]), "mu": 1.0}
 
-    def _advance(self, state: dict[str, Any], group: dict[str, Any]) -> None:
-        super()._advance(state, group)
-        step, lr = steps(state), number(group["lr"])
-        state["eta"] = count(lr / (1 + group["lambd"] * lr * step) ** group["alpha"])
-        state["mu"] = count(1 / max(1, step - group["t0"]))
-
-    def _age(self, state: dict[str, Any]) -> Any:
-        return steps(state), number(state.get("eta", 0.0)), number(state.get("mu", 1.0))
+    def _counted(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+        step, lr = steps(state) + 1, number(group["lr"])
+        eta = lr / (1 + group["lambd"] * lr * step) ** group["alpha"]
+        return {"step": step, "eta": rounded(eta), "mu": rounded(1 / larger(1, step - group["t0"]))}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ...ops.errors import InputError
+from ...ops.places import HOST, place_of
 from ..tensor.tensor import Tensor, wrap
+
+COUNTS = ("step", "mu_product", "eta", "mu")
+"""What of an optimizer's state counts steps, one number a parameter, rather than elements."""
 
 
 def count(value: float) -> Tensor:
@@ -15,22 +20,30 @@ def count(value: float) -> Tensor:
     return wrap(np.asarray(value, Tensor.default_dtype))
 
 
-def steps(state: dict[str, Any]) -> float:
-    """Return how many steps a state has counted."""
-    return number(state.get("step", 0))
+def steps(state: Mapping[str, Any], unless: float = 0) -> Any:
+    """Return how many steps a state has counted, and what else where it counts none."""
+    return number(state.get("step", unless))
 
 
-def number(value: Any) -> float:
-    """Return a setting or a counted number, which may be a Tensor of one element, as a float."""
-    return value._array.item() if isinstance(value, Tensor) else value  # type: ignore[no-any-return]
+def number(value: Any) -> Any:
+    """Return a setting or a counted number, which may be a Tensor of one element, as a float; expressions stay."""
+    return value._array.item() if isinstance(value, Tensor) else value
 
 
-def advance(state: dict[str, Any]) -> None:
-    """Count a step."""
-    found = state.get("step")
-    if not isinstance(found, Tensor):
-        found = state["step"] = count(0 if found is None else found)
-    found._array += 1
+def recount(state: dict[str, Any], name: str, value: float) -> None:
+    """Set a counted number. It lies on the host from now on, in an array that no other parameter counts by."""
+    found = state.get(name)
+    if isinstance(found, Tensor):
+        found._array = np.asarray(value, found._array.dtype)
+    else:
+        state[name] = count(value)
+
+
+def age(value: Any) -> Any:
+    """Return what counted numbers share that are the same: the number, or where only a device knows it, its place."""
+    if isinstance(value, Tensor) and place_of(value._array) != HOST:
+        return "device", id(value._array)
+    return number(value)
 
 
 def checked(lr: Any, betas: Any = (), **settings: Any) -> None:

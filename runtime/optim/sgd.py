@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...ops.errors import InputError
@@ -10,8 +10,9 @@ from ...ops.op import namespace
 from ...ops.optimize import sgd_update
 from ...ops.types import Array
 from ..tensor.tensor import wrap
+from .formulas import chosen
 from .optimizer import Optimizer
-from .settings import checked, number
+from .settings import checked, number, steps
 
 
 class SGD(Optimizer):
@@ -52,7 +53,7 @@ class SGD(Optimizer):
             g = xp.add(decayed, g, out=decayed)
         momentum = group["momentum"]
         if momentum:
-            if state.get("momentum_buffer") is None:
+            if state.get("momentum_buffer") is None or steps(state, 1) == 0:
                 buffer = g.copy()
                 state["momentum_buffer"] = wrap(buffer)
             else:
@@ -68,18 +69,30 @@ class SGD(Optimizer):
         xp.subtract(p, s, out=p)
 
     def _trace(
-        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any
+        self, p: Any, g: Any, state: Callable[[str], Any], group: dict[str, Any], numbers: Any, skip: Any
     ) -> tuple[Any, dict[str, Any]]:
         buffer = state("momentum_buffer") if group["momentum"] else None
-        new = sgd_update(p, g, buffer, numbers, decays=bool(group["weight_decay"]), nesterov=bool(group["nesterov"]))
+        new = sgd_update(
+            p, g, buffer, numbers, skip, decays=bool(group["weight_decay"]), nesterov=bool(group["nesterov"])
+        )  # fmt: skip
         return new[0], {} if buffer is None else {"momentum_buffer": new[1]}
 
-    def _numbers(self, state: dict[str, Any], group: dict[str, Any]) -> list[float]:
-        keep = 1.0 if state.get("momentum_buffer") is None else 1 - group["dampening"]
+    def _numbers(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> list[Any]:
+        keep = 1 - group["dampening"]
+        if "step" in state:
+            keep = chosen(steps(state) < 1, 1.0, keep)
+        elif state.get("momentum_buffer") is None:
+            keep = 1.0
         return [number(group["lr"]), group["weight_decay"], group["momentum"], keep]
 
-    def _idle(self, group: dict[str, Any]) -> list[float] | None:
-        return [0.0, 0.0, 1.0, 0.0]
+    def _counts(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, float]:
+        """Return whether there has been a first step, where that makes a difference and only a device may know."""
+        if not (group["momentum"] and group["dampening"]):
+            return {}
+        return {"step": 0.0 if state.get("momentum_buffer") is None else 1.0}
+
+    def _counted(self, state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+        return {"step": steps(state) + 1} if "step" in state else {}
 
     def _age(self, state: dict[str, Any]) -> Any:
-        return state.get("momentum_buffer") is not None
+        return state.get("momentum_buffer") is not None, super()._age(state)

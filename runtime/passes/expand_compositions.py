@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...ops.errors import AutogradError, SymbolicError
+from ...ops.optimize import gradient_norm
 from ...ops.types import TensorType
 from ..graph.graph import Graph, Node
 from .rewriting import PassResult, has_graph, rebuild
@@ -34,6 +35,22 @@ def expand_compositions(graph: Graph) -> PassResult:
         total += changed
         if not changed:
             return PassResult(graph, total)
+
+
+def expand_norms(graph: Graph) -> PassResult:
+    """Replace norms of gradients by their compositions, for an engine that joins them with what makes the gradients."""
+    changed = 0
+
+    def rewrite(node: Node, args: tuple[Any, ...], new: Graph) -> tuple[Any, ...] | None:
+        nonlocal changed
+        if node.op is not gradient_norm:
+            return None
+        changed += 1
+        return _composed(node, args)
+
+    if not any(node.op is gradient_norm for node in graph.nodes):
+        return PassResult(graph, 0)
+    return PassResult(rebuild(graph, rewrite), changed)
 
 
 def _expands(node: Node) -> bool:

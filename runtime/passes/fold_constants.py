@@ -3,7 +3,8 @@
 Cases:
     1. every input of a node is a constant: its outputs become constants (nothing that a parameter enters is folded);
     2. an integer output whose contents inference knows as numbers becomes a constant, whatever computed it (the shape
-       arithmetic of exporters).
+       arithmetic of exporters);
+    3. a small tensor of one number, of known sizes.
 Refused: random ops and control flow, outputs larger than `LIMIT_BYTES` that would outgrow their inputs.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...ops.create import full_like
 from ...ops.dims import Dim, symbols_in
 from ...ops.errors import OnnxGradError
 from ...ops.types import TensorType, nbytes
@@ -20,6 +22,9 @@ from ..graph.graph import Graph, Node, Value
 from .rewriting import PassResult, rebuild
 
 LIMIT_BYTES = 1 << 20
+
+SMALL_BYTES = 1 << 14
+"""Tensors of one number become constants up to this size."""
 
 
 def fold_constants(graph: Graph) -> PassResult:
@@ -33,6 +38,10 @@ def fold_constants(graph: Graph) -> PassResult:
         if not node.several and (known := _known(node.outputs[0])) is not None:
             folded += 1
             return (new.constant(known, node.outputs[0].name),)
+        if node.op is full_like and (nbytes(t := node.outputs[0].tensor_type) or LIMIT_BYTES) <= SMALL_BYTES:
+            folded += 1
+            filled = np.full([int(d) for d in t.shape], node.attrs["value"], t.dtype)
+            return (new.constant(filled, node.outputs[0].name),)
         values = [v for a in args for v in (a if isinstance(a, list) else [a]) if isinstance(v, Value)]
         if not values or not all(v.is_constant for v in values) or _binds_symbols(node):
             return None

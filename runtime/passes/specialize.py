@@ -16,6 +16,7 @@ from ...ops import dims
 from ...ops.control import call, if_
 from ...ops.dims import Dim, DimLike, Shape
 from ...ops.errors import OnnxGradError
+from ...ops.layout import reshape, reshape_to
 from ...ops.types import TensorType
 from ..graph.graph import Graph, Node, Value
 from .fold_constants import fold_constants
@@ -87,6 +88,8 @@ def _add(
         else:
             attrs = {k: _bound(a, env) for k, a in node.attrs.items()}
             results = _late(node, args, attrs) if node.op is call else None
+            if node.op is reshape_to:
+                results = _reshaped(*args, **attrs)
             if results is None:
                 results = new.add(node.op, args, attrs)
             results = results if isinstance(results, tuple) else (results,)
@@ -114,6 +117,17 @@ def _late(node: Node, args: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | Non
         return tuple(node.op.composition(*args, **attrs))  # type: ignore[misc]
     except OnnxGradError:
         return None
+
+
+def _reshaped(x: Value, shape: Value, *, allowzero: bool = False) -> Value | None:
+    """Return x with the shape that it is given where that is known by now, else None."""
+    sizes = shape.array.tolist() if shape.is_constant else shape.tensor_type.contents
+    if sizes is None:
+        return None
+    if not allowzero and 0 in sizes and (x.tensor_type.known_shape is None or len(sizes) > x.ndim):
+        return None
+    found: Value = reshape(x, shape=tuple(x.shape[i] if n == 0 and not allowzero else n for i, n in enumerate(sizes)))
+    return found
 
 
 def _branch(node: Node, args: Sequence[Any], decided: bool | None) -> tuple[Any, Sequence[Any]] | None:

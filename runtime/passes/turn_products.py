@@ -1,8 +1,9 @@
 """Turn products instead of their results: (A B)^T = B^T A^T, whose transposes are views.
 
-Cases: a transpose of the last two axes of a product that nothing else reads, both factors of the product's rank. So the
-gradient of a weight that is stored transposed is made as it is stored.
-Refused: products that are results themselves; one-dimensional factors; other permutations.
+Cases: a transpose of the last two axes of a product that nothing else reads, both factors of the product's rank; casts
+may lie between, and follow the product then. So the gradient of a weight that is stored transposed is made as it is
+stored, in the element type that it is stored in.
+Refused: products that are results themselves, or casts of them; one-dimensional factors; other permutations.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from ...ops import layout
 from ...ops.matmul import matmul
+from ...ops.pointwise import cast
 from ...ops.types import TensorType
 from ..graph.graph import Graph, Node, Value
 from .rewriting import PassResult, rebuild
@@ -23,28 +25,41 @@ def turn_products(graph: Graph) -> PassResult:
     mapping: dict[Value, Value] = {}
     changed = 0
 
-    def factors(node: Node) -> tuple[Value, Value] | None:
-        product = node.args[0]
-        made = product.node if isinstance(product, Value) else None
-        if node.op is not layout.transpose or made is None or made.op is not matmul or product in kept:
+    def product_of(node: Node) -> tuple[Value, Value, list[Node]] | None:
+        """Return the factors of what a node transposes, and the casts behind their product."""
+        if node.op is not layout.transpose:
             return None
-        a, b = made.args
-        if not isinstance(a, Value) or not isinstance(b, Value) or len(readers[product]) != 1:
+        x, casts = node.args[0], list[Node]()
+        while isinstance(x, Value) and x.node is not None and x not in kept and len(readers[x]) == 1:
+            if x.node.op is matmul:
+                break
+            if x.node.op is not cast:
+                return None
+            casts.append(x.node)
+            x = x.node.args[0]
+        else:
+            return None
+        a, b = x.node.args
+        if not isinstance(a, Value) or not isinstance(b, Value):
             return None
         ranks = {v.ndim if isinstance(v.type, TensorType) and v.type.known_shape is not None else -1 for v in (a, b)}
-        if ranks != {product.ndim} or product.ndim < 2 or tuple(_perm(node, product.ndim)) != _swap(product.ndim):
+        if ranks != {x.ndim} or x.ndim < 2 or tuple(_perm(node, x.ndim)) != _swap(x.ndim):
             return None
-        return a, b
+        return a, b, casts[::-1]
 
     def rewrite(node: Node, args: tuple[Any, ...], new: Graph) -> tuple[Any, ...] | None:
         nonlocal changed
-        found = factors(node) if node.args else None
+        found = product_of(node)
         if found is None:
             return None
         changed += 1
-        a, b = (mapping.get(v, v) for v in found)
+        *factors, casts = found
+        a, b = (mapping.get(v, v) for v in factors)
         perm = _swap(a.ndim)
-        return (matmul(layout.transpose(b, perm=perm), layout.transpose(a, perm=perm)),)
+        made = matmul(layout.transpose(b, perm=perm), layout.transpose(a, perm=perm))
+        for each in casts:
+            made = cast(made, **each.attrs)
+        return (made,)
 
     made = rebuild(graph, rewrite, mapping=mapping)
     return PassResult(made if changed else graph, changed)

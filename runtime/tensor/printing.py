@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...ops.places import to_numpy
 from ...ops.types import is_float
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def show(t: Tensor) -> str:
     from ..nn.parameter import Parameter
     from .tensor import Tensor
 
-    array = t._array.get() if hasattr(t._array, "get") else t._array
+    array = to_numpy(t._array)
     prefix = "tensor(" if type(t) in (Tensor, Parameter) else f"{type(t).__name__}("
     suffixes = [] if t.device == "cpu" else [f"device='{t.device}'"]
     if not array.size and array.dtype != object:

@@ -18,8 +18,11 @@ from ..graph.execute import execute, plan_of
 from ..graph.graph import Graph
 from ..passes.drop_dead import drop_dead
 from ..passes.early_updates import early_updates
+from ..passes.expand_compositions import expand_norms
 from ..passes.fold_constants import fold_constants
+from ..passes.fold_factors import fold_factors
 from ..passes.merge_equal import merge_equal
+from ..passes.merge_gradients import merge_gradients
 from ..passes.merge_layout import merge_layout
 from ..passes.recompute import peak_bytes, recompute
 from ..passes.rewriting import Pass, run_passes
@@ -27,7 +30,8 @@ from ..passes.simplify_arithmetic import simplify_arithmetic
 from ..passes.turn_products import turn_products
 
 if TYPE_CHECKING:
-    from ..cuda.buckets import Buckets
+    from ..cuda.traced import TracedBuckets
+    from ..tensor.tensor import Tensor
 
 PASSES: Sequence[Pass] = (
     fold_constants,
@@ -42,6 +46,9 @@ PASSES: Sequence[Pass] = (
     early_updates,
 )
 """Safe where state changes from run to run, and where backward reads what forward made."""
+
+CUDA_PASSES: Sequence[Pass] = (*PASSES[:-1], merge_gradients, merge_equal, drop_dead, early_updates, fold_factors)
+"""The same for a device: fewer and larger products, and kernels that take factors of gradients from memory."""
 
 _ATTEMPTS = 6
 """How often a program is made anew to fit into a memory limit."""
@@ -59,6 +66,7 @@ class Engine:
     def __init__(
         self, graph: Graph, *, threads: int | None, exact: bool, passes: Sequence[Pass] = PASSES,
         memory_limit_bytes: int | None = None, env: Mapping[str, int] | None = None, device: str = HOST,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:  # fmt: skip
         """Make it ready; the state that nothing reads is left out.
 
@@ -70,12 +78,14 @@ class Engine:
             memory_limit_bytes: how much intermediate values may take; what is cheap is then computed again.
             env: the sizes to reckon with.
             device: where it is to run.
+            weights: the Tensors that state is, by its name; where they do not change, a device lays them out once.
         """
-        self.device = device
+        self.device, self.weights = device, dict(weights or {})
         self._half = Halves(graph) if device == HOST else None
         self._pairs: dict[int, int] = {}
-        self._buckets: Buckets | None = None
-        self.graph = run_passes(graph if self._half is None else self._half.graph, passes).graph
+        self._buckets: TracedBuckets | None = None
+        own = [] if self._half is None else [expand_norms]
+        self.graph = run_passes(graph if self._half is None else self._half.graph, [*own, *passes]).graph
         self.exact, self.threads = exact, threads
         self._make()
         if memory_limit_bytes is not None:
@@ -139,10 +149,12 @@ class Engine:
 
     def _on_cuda(self, feeds: Sequence[Any], into: dict[int, Array]) -> Sequence[Any]:
         if self._buckets is None:
-            from ..cuda.choice import compile_buckets
+            from ..cuda.traced import TracedBuckets
 
-            self._buckets = compile_buckets(self.graph, self.device, passes=PASSES, hoist=False, in_place=self._pairs)
-        results, _ = self._buckets.run(feeds)
+            self._buckets = TracedBuckets(
+                self.graph, self.device, in_place=self._pairs, weights=self.weights, passes=CUDA_PASSES
+            )
+        results = self._buckets.run(feeds)
         for i, array in into.items():
             if results[i] is not None:
                 array[...] = results[i]

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...ops.dims import Dim, Shape
 from ...ops.errors import OnnxGradError, SaveError
+from ...ops.places import to_numpy
 from ...ops.types import Array
 from ..autograd.grad_mode import no_grad
 from ..graph.graph import Graph, Value
@@ -168,8 +169,7 @@ def _traced(
 
 
 def _array(x: Any) -> Array:
-    array = getattr(x, "_array", x)
-    return array if isinstance(array, np.ndarray) else np.asarray(array.get() if hasattr(array, "get") else array)
+    return np.asarray(to_numpy(getattr(x, "_array", x)))
 
 
 def _finished(trace: Trace, module: Module, result: Any) -> TracedModule:

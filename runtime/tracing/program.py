@@ -21,7 +21,8 @@ from ..tensor.random import Generator
 from ..tensor.tensor import Tensor
 from .engine import PASSES, Engine
 from .gradient import TracedGradient
-from .trace import Numbers, Owned, Slot, Trace, on_host
+from .optimizer_steps import Count, Numbers, Slot
+from .trace import Owned, Trace, on_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,9 @@ def _target(owned: Owned) -> Target:
     return owned.tensor if owned.place is None else owned.place
 
 
-def _find(target: Target, leaves: Sequence[Any]) -> Any:
+def _find(target: Target | Count, leaves: Sequence[Any]) -> Any:
+    if isinstance(target, Count):
+        return target.tensor
     if isinstance(target, GradientOf):
         return _find(target.target, leaves).grad
     return target if isinstance(target, Tensor) else leaves[target]
@@ -57,7 +60,7 @@ class Update:
         in_place: whether the run may write over it.
     """
 
-    target: Target | Slot
+    target: Target | Slot | Count
     output: int
     feed: int | None = None
     in_place: bool = False
@@ -93,7 +96,7 @@ class TracedProgram:
         self.result, self.graph = result, trace.graph
         self._gradient = self._backward = None
         past = any(t.requires_grad and t._edge is not None for t in outputs)
-        if past and MODE.enabled and not trace.differentiated and not trace.stepped:
+        if past and MODE.enabled and not trace.differentiated and not trace.steps.taken:
             self._gradient = TracedGradient(trace, outputs)
         self.keep: list[Any] = []
         self._returned: list[Tensor | int] = []
@@ -110,9 +113,10 @@ class TracedProgram:
         trace.graph.outputs = self._outputs
         values = [*trace.graph.inputs]
         device = trace.device
+        reached = {id(o.value): t for o in trace.owned.values() if isinstance(t := _target(o), Tensor)}
         self.engine = Engine(
             trace.graph, threads=threads, exact=exact, passes=passes, memory_limit_bytes=memory_limit_bytes, env=env,
-            device=device,
+            device=device, weights={n: reached[id(v)] for n, v in trace.graph.state.items() if id(v) in reached},
         )  # fmt: skip
         names = {v.name for v in self.engine.graph.state.values()}
         kept = [v for v in trace.graph.state.values() if v.name in names]
@@ -127,10 +131,8 @@ class TracedProgram:
             self._targets = [_target(o) for o in self._gradient.owned]
             self._gradient.owned = []
             self._backward = Engine(self._gradient.graph, threads=threads, exact=exact, passes=passes, device=device)
-        self._stepped = list(trace.stepped)
-        self._skips = dict(trace.skips)
-        self._numbers = list(trace.numbers.values())
-        self.keep += [p for _, _, p in self._stepped]
+        self._stepped = trace.steps.counted_by_python
+        self.keep += [p for _, _, p in trace.steps.taken]
 
     def _saves(self) -> list[tuple[str, Any]]:
         """Return where what backward reads comes from: an output, or a feed whose Tensor's version backward checks."""
@@ -161,18 +163,17 @@ class TracedProgram:
                 updates.append((target, self._output(owned.tensor._array), owned.value))
             if owned.place is None and owned.parent is None:
                 self.keep.append(owned.tensor)
-        for slot in trace.slots:
-            sources[id(slot.value)] = _slot_array(slot)
-            updates.append((slot, self._output(slot.after), slot.value))
-        for numbers in trace.numbers.values():
-            sources[id(numbers.value)] = _vector(numbers)
+        for piece in trace.steps.brought:
+            sources[id(piece.value)] = _brought(piece, trace.device)
+        for state in trace.steps.replaced:
+            updates.append((state, self._output(state.after), state.value))
         for value, generator in trace.keys:
             sources[id(value)] = _fresh_key(generator)
         return updates, sources
 
     def _gradients(self, trace: Trace, keep: bool) -> list[tuple[Target, int | None]]:
         """Return the gradients that the function leaves: of what, and which output; None where it leaves none."""
-        used = {id(p) for _, _, p in trace.stepped} & trace.zeroed
+        used = {id(p) for _, _, p in trace.steps.taken} & trace.zeroed
         found: list[tuple[Target, int | None]] = []
         for owned in list(trace.owned.values()):
             t, target = owned.tensor, _target(owned)
@@ -186,7 +187,6 @@ class TracedProgram:
 
     def run(self, leaves: Sequence[Any]) -> list[Any]:
         """Run on the arguments that are arrays or Tensors, and return the Tensors of the result."""
-        fresh = {p for o, _, p in self._stepped if not o.state.get(p)} if self._skips else ()
         feeds = [source(leaves) for source in self._sources]
         into = {}
         for u in self.updates:
@@ -197,12 +197,8 @@ class TracedProgram:
         results = self.engine.run(feeds, into)
         for u in self.updates:
             _put(u.target, leaves, None if u.output in into else results[u.output])
-        skipped = {key for key, flag in self._skips.items() if flag._array.item()}
         for optimizer, group, p in self._stepped:
-            if id(optimizer) not in skipped:
-                optimizer._stepped(p, optimizer.param_groups[group])
-            elif p in fresh:
-                optimizer.state.pop(p, None)
+            optimizer._stepped(p, optimizer.param_groups[group])
         for of, output in self._grads:
             tensor = _find(of, leaves)
             if isinstance(tensor, Tensor):
@@ -245,24 +241,15 @@ def _held(target: Target) -> Callable[[Sequence[Any]], Any]:
     return get
 
 
-def _slot_array(slot: Slot) -> Callable[[Sequence[Any]], Any]:
-    return lambda _: slot.optimizer._held(slot.parameter, slot.name)
+def _brought(piece: Slot | Count | Numbers, device: str) -> Callable[[Sequence[Any]], Any]:
+    return lambda _: piece.array(device)
 
 
 def _fresh_key(generator: Generator) -> Callable[[Sequence[Any]], Any]:
     return lambda _: generator.next_key()
 
 
-def _vector(numbers: Numbers) -> Callable[[Sequence[Any]], Any]:
-    o, p = numbers.optimizer, numbers.parameter
-
-    def get(_: Sequence[Any]) -> Any:
-        return np.array(o._numbers(o.state.get(p, {}), o.param_groups[numbers.group]), p._array.dtype)
-
-    return get
-
-
-def _put(target: Target | Slot, leaves: Sequence[Any], new: Array | None) -> None:
+def _put(target: Target | Slot | Count, leaves: Sequence[Any], new: Array | None) -> None:
     """Write a new array over the old one, where it fits; None where it lies there already."""
     if isinstance(target, Slot):
         if new is not None:

@@ -19,7 +19,7 @@ import numpy as np
 from ...ops import create, index as index_ops, layout, pointwise as pw, reduce
 from ...ops.dims import Shape
 from ...ops.errors import AutogradError, ShapeError, TraceError
-from ...ops.places import HOST, place_of
+from ...ops.places import HOST, place_of, to_numpy
 from ...ops.random import KEY_TYPE
 from ...ops.types import Array, TensorType
 from ..autograd.grad_mode import MODE, no_grad
@@ -27,9 +27,9 @@ from ..autograd.saved import count_traces
 from ..compiled.views import VIEWS
 from ..graph.graph import Graph, Value
 from ..tensor.tensor import Tensor, wrap
+from .optimizer_steps import OptimizerSteps
 
 if TYPE_CHECKING:
-    from ..optim.optimizer import Optimizer
     from ..tensor.random import Generator
 
 
@@ -61,30 +61,9 @@ class Owned:
             t._counter[0] = self.version or 0
 
 
-@dataclass(eq=False)
-class Slot:
-    """A piece of an optimizer's state: its value before, and after, the step."""
-
-    optimizer: Optimizer
-    parameter: Tensor
-    name: str
-    value: Value
-    after: Value
-
-
-@dataclass(eq=False)
-class Numbers:
-    """A vector that Python computes before each run: what an optimizer's settings and step count make."""
-
-    value: Value
-    optimizer: Optimizer
-    group: int
-    parameter: Tensor
-
-
 def on_host(array: Any) -> Array:
     """Return an array as NumPy's."""
-    return np.asarray(array.get() if place_of(array) != HOST else array)
+    return np.asarray(to_numpy(array))
 
 
 class Trace:
@@ -94,8 +73,7 @@ class Trace:
         graph: what the ops add to.
         owned: by the id of the Tensor.
         keys: a value and its generator for each random op.
-        stepped: (optimizer, group, parameter) of each update that an optimizer made.
-        skips: by the id of an optimizer a Tensor of one element, not 0 in runs that leave the optimizer's step out.
+        steps: those that optimizers take.
         zeroed: ids of Tensors whose gradients `zero_grad` dropped.
         differentiated: whether gradients were accumulated.
         device: where the Tensors lie that were met: the host, or one CUDA device (numbers may lie on the host).
@@ -109,10 +87,7 @@ class Trace:
         self.graph = Graph("step")
         self.owned: dict[int, Owned] = {}
         self.keys: list[tuple[Value, Generator]] = []
-        self.slots: list[Slot] = []
-        self.numbers: dict[tuple[int, int, int], Numbers] = {}
-        self.stepped: list[tuple[Optimizer, int, Tensor]] = []
-        self.skips: dict[int, Tensor] = {}
+        self.steps = OptimizerSteps(self)
         self.zeroed: set[int] = set()
         self.undo: list[Callable[[], None]] = []
         self.differentiated = False
@@ -381,57 +356,3 @@ class Trace:
         value = self.graph.input(f"key{len(self.keys)}", KEY_TYPE)
         self.keys.append((value, generator))
         return Tensor(value)
-
-    def step(self, optimizer: Optimizer) -> None:
-        """Update every parameter that has a gradient, but for runs in which a flag of `skips` is set."""
-        skip = self.skips.get(id(optimizer))
-        skips = None
-        if skip is not None:
-            self.own(skip)
-            skips = pw.greater(skip._array, 0.0)
-        for number, group in enumerate(optimizer.param_groups):
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                self.own(p)
-                self.own(p.grad)
-                g: Any = p.grad._array
-                if group.get("maximize"):
-                    g = pw.neg(g)
-                numbers, slots = self._numbers(optimizer, number, p), len(self.slots)
-                idle = None if skips is None else optimizer._idle(group)
-                if skips is not None and idle is not None:
-                    g = pw.where(skips, 0.0, g)
-                    numbers = pw.where(skips, self.graph.constant(np.array(idle, p._array.dtype)), numbers)
-                new, state = optimizer._trace(p._array, g, self._slots(optimizer, p), group, numbers)
-                if skips is not None and idle is None:
-                    new = pw.where(skips, p._array, new)
-                    state = {s.name: pw.where(skips, s.value, state[s.name]) for s in self.slots[slots:]}
-                self.assign(p, new)
-                p._bump()
-                for slot in self.slots[len(self.slots) - len(state) :]:
-                    slot.after = state[slot.name]
-                self.stepped.append((optimizer, number, p))
-
-    def _slots(self, optimizer: Optimizer, p: Tensor) -> Callable[[str], Value]:
-        def slot(name: str) -> Value:
-            if any(s.parameter is p and s.name == name and s.optimizer is optimizer for s in self.slots):
-                raise TraceError("an optimizer steps twice inside one compiled function; compile one step")
-            value = self.graph.add_state(
-                f"{name}.{len(self.graph.state)}", TensorType(p._array.dtype, tuple(p._array.shape))
-            )
-            self.slots.append(Slot(optimizer, p, name, value, value))
-            return value
-
-        return slot
-
-    def _numbers(self, optimizer: Optimizer, group: int, p: Tensor) -> Value:
-        settings = optimizer.param_groups[group]
-        state = optimizer.state.get(p, {})
-        key = (id(optimizer), group, hash((str(p.dtype), optimizer._age(state))))
-        found = self.numbers.get(key)
-        if found is None:
-            count = len(optimizer._numbers(state, settings))
-            value = self.graph.input(f"numbers{len(self.numbers)}", TensorType(p.dtype, (count,)))
-            found = self.numbers[key] = Numbers(value, optimizer, group, p)
-        return found.value

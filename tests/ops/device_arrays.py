@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.machinery
+import math
 import sys
 import types
 from collections import Counter
@@ -28,6 +29,7 @@ allocated: list[Callable[[ndarray], None]] = []
 
 SUPPORTED = {np.dtype(c) for c in "?bhilqBHILQefdFD"} | {np.dtype(ml_dtypes.bfloat16)}
 SCALARS = (bool, int, float, complex, np.number, np.bool_)
+ALIGNMENT, POISON = 512, 0xFF
 UPLOADS = {"array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray"}
 VIEWS = {"broadcast_to", "diagonal", "expand_dims", "moveaxis", "squeeze", "swapaxes", "transpose"}
 WAITING = {"argwhere", "bincount", "extract", "flatnonzero", "nonzero", "unique"}
@@ -143,6 +145,14 @@ def made(host: np.ndarray, base: ndarray | None = None) -> ndarray:
     return out
 
 
+def pooled(shape: Any, dtype: Any) -> np.ndarray:
+    """Return memory as a pool hands it out: aligned, with something in it."""
+    count, item = math.prod(shape), np.dtype(dtype).itemsize
+    buffer = np.full(count * item + ALIGNMENT, POISON, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    return buffer[start : start + count * item].view(dtype).reshape(shape)
+
+
 def upload(x: Any) -> ndarray:
     """Return a copy of a NumPy array on the current device."""
     return made(np.array(x))
@@ -231,7 +241,7 @@ class ndarray:  # noqa: N801 - CuPy's name
     device: Device
 
     def __init__(self, shape: Any, dtype: Any = float) -> None:
-        self.__dict__.update(made(np.empty(shape, dtype)).__dict__)
+        self.__dict__.update(made(pooled(shape, dtype)).__dict__)
 
     dtype = property(lambda self: self._host.dtype)
     ndim = property(lambda self: self._host.ndim)

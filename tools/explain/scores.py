@@ -11,6 +11,7 @@ import numpy as np
 
 from ...ops.errors import AutogradError, InputError
 from ...ops.op import namespace
+from ...ops.places import to_numpy
 from ...ops.types import HALF, Array, TensorType, is_float
 from ...runtime.autograd.grad_mode import enable_grad, no_grad
 from ...runtime.autograd.tape import grad
@@ -258,7 +259,7 @@ def picked(scores: Array, targets: Sequence[Index]) -> Array:
 
 def on_host(array: Any) -> Array:
     """Return an array in the memory of the CPU."""
-    return array.get() if hasattr(array, "get") else np.asarray(array)
+    return np.asarray(to_numpy(array))
 
 
 def _is_int(value: Any) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...ops.errors import InputError, OnnxGradError
 from ...ops.op import namespace
+from ...ops.places import to_numpy
 from ...ops.types import Array
 from ...runtime.autograd.grad_mode import no_grad
 from ...runtime.model.frozen_prefix import FrozenPrefix, split
@@ -140,4 +141,4 @@ def _listed(out: Any) -> list[Any]:
 
 
 def _host(array: Any) -> Array:
-    return array.get() if hasattr(array, "get") else np.asarray(array)
+    return np.asarray(to_numpy(array))

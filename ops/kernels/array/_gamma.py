@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...op import namespace
+from ...places import to_numpy
 from ...types import Array
 from ._special import erf
 
@@ -80,7 +81,7 @@ def erfinv(x: Array) -> Array:
 
 def polygamma(n: Any, x: Array) -> Array:
     """Return the n-th derivative of the digamma function."""
-    orders = np.unique(n.get() if hasattr(n, "get") else n).astype(int).tolist()
+    orders = np.unique(to_numpy(n)).astype(int).tolist()
     if len(orders) != 1:
         y = x * 0.0 + n * 0.0
         for order in orders:

@@ -7,6 +7,7 @@ import numpy as np
 from ...encode import Key, Table, label_encode, one_hot_encode
 from ...errors import OpError
 from ...op import namespace
+from ...places import to_numpy
 from ...types import STRING, Array
 
 
@@ -26,7 +27,7 @@ def _label_encode(x: Array, *, table: Table) -> Array:
         found |= xp.isnan(ascending[at]) & xp.isnan(x)
     values = table.values[order]
     if values.dtype == STRING:
-        found, at = (v.get() if hasattr(v, "get") else v for v in (found, at))
+        found, at = map(to_numpy, (found, at))
         return np.where(found, values[at], table.default)
     return xp.where(found, xp.asarray(values)[at], xp.asarray(table.default, values.dtype))
 

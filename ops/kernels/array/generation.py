@@ -13,6 +13,7 @@ from ...control import Body
 from ...errors import OpError
 from ...generation import Decoding, beam_search, greedy_search
 from ...op import namespace
+from ...places import to_numpy
 from ...types import Array
 
 LOWEST = np.finfo(np.float32).min
@@ -20,12 +21,8 @@ NEVER = np.float32(-1e9)
 """The score with which all beams but the first start, so that they do not all say the same."""
 
 
-def _host(a: Any) -> Any:
-    return a.get() if hasattr(a, "get") else a
-
-
 def _number(a: Array | None, default: Any) -> Any:
-    return default if a is None else _host(a).reshape(-1)[0].item()
+    return default if a is None else to_numpy(a).reshape(-1)[0].item()
 
 
 @dataclass
@@ -75,7 +72,7 @@ def _last(logits: Array) -> Array:
     """Return the logits after the last token as float32 on the host."""
     if logits.ndim != 3:
         raise OpError(f"the decoder's first output has rank {logits.ndim}, wanted logits of rank 3")
-    return np.asarray(_host(logits[:, -1])).astype(np.float32)
+    return np.asarray(to_numpy(logits[:, -1])).astype(np.float32)
 
 
 @dataclass
@@ -166,9 +163,9 @@ class _Gpt:
     ) -> None:  # fmt: skip
         self.xp, self.decoder, self.captures = namespace(tokens), decoder, captures[2]
         self.first, self.first_captures = (decoder, captures[2]) if first is None else (first, captures[1])
-        self.texts = np.asarray(_host(tokens)).astype(np.int32)
+        self.texts = np.asarray(to_numpy(tokens)).astype(np.int32)
         real = (self.texts != rules.pad).astype(np.int32)
-        seen = real if mask is None else np.asarray(_host(mask)).astype(np.int32)
+        seen = real if mask is None else np.asarray(to_numpy(mask)).astype(np.int32)
         self.mask, real = (np.repeat(v, repeats, axis=0) for v in (seen, real))
         self.positions = np.where(real != 0, np.cumsum(real, axis=1, dtype=np.int32) - 1, 0).astype(np.int32)
         heads, size, dtype = rules.cache
@@ -198,7 +195,7 @@ class _T5:
         captures: Sequence[Sequence[Any]], rules: Decoding,
     ) -> None:  # fmt: skip
         self.xp, self.decoder, self.captures, self.rules = namespace(tokens), decoder, captures[2], rules
-        xp, given = self.xp, np.asarray(_host(tokens))
+        xp, given = self.xp, np.asarray(to_numpy(tokens))
         if mask is None:
             mask = xp.asarray((np.cumsum(given != rules.pad, axis=1) > 0).astype(np.int32))
         self.texts = np.full((len(given), 1), rules.start, np.int32)
@@ -276,7 +273,11 @@ def _beam_search(
     else:
         model = _Gpt(tokens, mask, width, first, decoder, parts, rules)
     changes = _Scores(
-        rules, _number(min_length, 0), _number(repetition_penalty, 1.0), _host(vocabulary), _host(first_vocabulary)
+        rules,
+        _number(min_length, 0),
+        _number(repetition_penalty, 1.0),
+        to_numpy(vocabulary),
+        to_numpy(first_vocabulary),
     )
     state = _Beams(model.texts, width, _number(length_penalty, 1.0), rules)
     start = model.texts.shape[1]
@@ -315,7 +316,11 @@ def _greedy_search(
 ) -> Array:
     model = _Gpt(tokens, mask, 1, first, decoder, list(_cut(captures, splits)), rules)
     changes = _Scores(
-        rules, _number(min_length, 0), _number(repetition_penalty, 1.0), _host(vocabulary), _host(first_vocabulary)
+        rules,
+        _number(min_length, 0),
+        _number(repetition_penalty, 1.0),
+        to_numpy(vocabulary),
+        to_numpy(first_vocabulary),
     )
     texts, ended = model.texts, np.zeros(len(model.texts), bool)
     longest = _lengths(texts.shape[1], _number(max_length, 0))

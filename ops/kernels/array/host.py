@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...op import namespace
+from ...places import to_numpy
 
 Kernel = Callable[..., Any]
 
@@ -43,7 +44,7 @@ def on_host(f: Kernel) -> Kernel:
         xp = namespace(*(a for a in args if a is not None))
         if xp is np:
             return f(*args, **attrs)
-        found = f(*(a.get() if hasattr(a, "get") else a for a in args), **attrs)
+        found = f(*map(to_numpy, args), **attrs)
         with next(a for a in args if isinstance(a, xp.ndarray)).device:
             return tuple(map(xp.asarray, found)) if isinstance(found, tuple) else xp.asarray(found)
 

@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import MissingExtraError, OpError
 from ...image import CHANNELS, decode_image
 from ...op import namespace
+from ...places import to_numpy
 from ...types import Array
 
 FORMATS = ("BMP", "JPEG", "JPEG2000", "TIFF", "PNG", "WEBP", "PPM")
@@ -21,7 +22,7 @@ def _decode_image(data: Array, *, pixel_format: str = "RGB") -> Array:
         from PIL import Image
     except ImportError as error:
         raise MissingExtraError("decode_image needs Pillow: pip install 'onnxgrad[explain]'") from error
-    content = (data.get() if hasattr(data, "get") else data).tobytes()
+    content = to_numpy(data).tobytes()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

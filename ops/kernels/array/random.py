@@ -7,13 +7,14 @@ import numpy as np
 from ...budget import check_size
 from ...errors import OpError
 from ...op import namespace
+from ...places import to_numpy
 from ...random import bernoulli, fold_key, multinomial, random_normal, random_uniform
 from ...types import Array
 
 
 def generator(key: Array) -> np.random.Generator:
     """Return the generator of a key."""
-    return np.random.Generator(np.random.Philox(key=key.get() if hasattr(key, "get") else key))
+    return np.random.Generator(np.random.Philox(key=to_numpy(key)))
 
 
 def _sizes(shape: Array) -> tuple[int, ...]:
@@ -28,7 +29,7 @@ def _precision(dtype: str) -> type[np.floating]:
 
 @fold_key.kernel("array", half="native")
 def _fold_key(key: Array, *, number: int) -> Array:
-    words = np.random.Philox(key=key.get() if hasattr(key, "get") else key, counter=number).random_raw(2)
+    words = np.random.Philox(key=to_numpy(key), counter=number).random_raw(2)
     return namespace(key).asarray(words)
 
 

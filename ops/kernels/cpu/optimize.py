@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ...dims import Dim
-from ...optimize import ADAM_NUMBERS, SGD_NUMBERS
+from ...optimize import SGD_IDLE, adam_idle
 from ...types import DType
 from .emitter import Emitter, V
 from .kernel import kernel
@@ -28,6 +30,8 @@ class Step:
         state: how many tensors of state there are.
         decays, nesterov, decoupled: the ops' attributes.
         lanes: of a vector.
+        skips: whether a number other than 0 means that nothing changes.
+        factors: how many numbers the gradient is multiplied with.
     """
 
     adam: bool
@@ -38,6 +42,8 @@ class Step:
     nesterov: bool
     decoupled: bool
     lanes: int
+    skips: bool
+    factors: int
 
 
 @lowers("sgd_update")
@@ -60,12 +66,15 @@ def _step(site: Site, is_adam: bool) -> bool:
         size *= int(d)
     if dtype.name not in ("float32", "float64"):
         return False
-    given = [i for i, t in enumerate(site.types) if t is not None]
+    given = [i for i, t in enumerate(site.types) if t is not None and not isinstance(t, list)]
     inputs = [site.read(i, order="plain") for i in given]
+    last = len(site.types) - 1
+    factors = len(site.types[last]) if isinstance(site.types[last], list) else 0
+    inputs += [site.read(last, order="plain", item=k) for k in range(factors)]
     outputs = [site.write(i, order="plain") for i in range(len(site.results))]
     step = Step(
         is_adam, size, dtype, len(outputs) - 1, site.attrs["decays"], site.attrs.get("nesterov", False),
-        site.attrs.get("decoupled", False), site.target.lanes(dtype),
+        site.attrs.get("decoupled", False), site.target.lanes(dtype), len(inputs) - factors > len(outputs) + 2, factors,
     )  # fmt: skip
     made = kernel(
         "adam_update" if is_adam else "sgd_update",
@@ -81,15 +90,24 @@ def _step(site: Site, is_adam: bool) -> bool:
 
 
 def _emit(e: Emitter, step: Step) -> None:
-    tensors = 2 + step.state
-    names = ADAM_NUMBERS if step.adam else SGD_NUMBERS
-    scalars = [e.load(e.at(e.pointer(tensors), i, step.dtype), step.dtype) for i in range(len(names))]
+    tensors, single = 2 + step.state, np.dtype(np.float32)
+    idle = adam_idle(step.decoupled) if step.adam else SGD_IDLE
+    scalars = [e.load(e.at(e.pointer(tensors), i, step.dtype), step.dtype) for i in range(len(idle))]
+    real, before = scalars[0].type, tensors + 1 + step.skips
+    skipped: V = None
+    if step.skips:
+        flag = e.load(e.pointer(tensors + 1), single)
+        skipped = e.b.fcmp_unordered("!=", flag, e.constant(0.0, flag.type))
+        scalars = [e.b.select(skipped, e.constant(v, real), s) for v, s in zip(idle, scalars, strict=True)]
+    factors = [e.load(e.pointer(before + i), single) for i in range(step.factors)]
+    factors = [f if f.type == real else e.b.fpext(f, real) for f in factors]
     low = e.mul(e.chunk, _CHUNK)
     high = e.min(e.add(low, _CHUNK), step.count)
     sources = [e.pointer(i) for i in range(tensors)]
-    targets = [e.pointer(tensors + 1 + i) for i in range(1 + step.state)]
+    targets = [e.pointer(before + step.factors + i) for i in range(1 + step.state)]
 
     wide = [e.splat(s, step.lanes) for s in scalars]
+    wide_factors = [e.splat(f, step.lanes) for f in factors]
 
     def vectors(at: Any, lanes: int, count: int, mask: V = None) -> None:
         numbers = scalars if lanes == 1 else wide
@@ -98,7 +116,14 @@ def _emit(e: Emitter, step: Step) -> None:
             [e.load(e.at(p, place, step.dtype), step.dtype, lanes, mask=mask) for p in sources] for place in places
         ]
         for place, values in zip(places, loaded, strict=True):
-            for p, y in zip(targets, (_adam if step.adam else _sgd)(e, step, values, numbers), strict=True):
+            for f in factors if lanes == 1 else wide_factors:
+                values[1] = e.b.fmul(values[1], f)
+            if skipped is not None:
+                values[1] = e.b.select(skipped, e.constant(0.0, values[1].type), values[1])
+            made = (_adam if step.adam else _sgd)(e, step, values, numbers)
+            if skipped is not None and len(made) > 3:
+                made[3] = e.b.select(skipped, values[4], made[3])
+            for p, y in zip(targets, made, strict=True):
                 e.store(y, e.at(p, place, step.dtype), step.dtype, mask=mask)
 
     lanes, unroll = step.lanes, 2

@@ -43,7 +43,7 @@ class RecurrentGrad(Layer):
     input_forget: bool
 
 
-def _slope(activation: Activation) -> Expr | None:
+def slope_of_value(activation: Activation) -> Expr | None:
     """Return the derivative of an activation over its value y; None where the value does not tell it."""
     name, alpha, _ = activation
     y = Var("y")
@@ -61,7 +61,7 @@ def lower_recurrent_grad(site: Site) -> bool:
     names = ("gy", "gh", "gc")[: 1 + states]
     names = (*names, "y", *INPUTS[: 8 if base == "lstm" else 6], *_KEPT[base])
     at = {name: i for i, name in enumerate(names) if site.types[i] is not None}
-    slopes = [tuple(_slope(f) for f in cell) for cell in a["cells"]]
+    slopes = [tuple(slope_of_value(f) for f in cell) for cell in a["cells"]]
     if a.get("quantized") or a.get("clip") is not None or "peepholes" in at or any(None in s for s in slopes):
         return False
     if not supported(site, at):

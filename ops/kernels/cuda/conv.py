@@ -7,7 +7,7 @@ Axes: N batch, C channel, F filter, S image sizes, K kernel, O output sizes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
@@ -20,7 +20,7 @@ from ...window import Window
 from .cudnn import ACTIVATIONS, TYPES
 from .cudnn_graphs import ConvForward, Convolution
 from .depthwise import depthwise_conv
-from .fusion import Activation, copy, finish, fuses, tail_of
+from .fusion import Activation, copy, finish, fuses, tail_of, vector
 from .indexing import View, view
 from .kernel import Ref
 from .lowering import Site, lowers
@@ -29,6 +29,9 @@ from .operand import Operand, Sizes, channels_last_strides
 
 _ALIGNED = 16
 """cuDNN is told that addresses are multiples of so many bytes."""
+
+_SUMS = 2
+"""So many tensors cuDNN adds to a result; vectors along channels are summed up before and count as one."""
 
 
 Pads: TypeAlias = "tuple[tuple[int, int], ...]"
@@ -85,10 +88,10 @@ def aligned(site: Site, i: int) -> tuple[Ref, Operand]:
 
 @dataclass(frozen=True)
 class Ending:
-    """What a convolution applies to its result: sums, and then an activation."""
+    """What a convolution applies to its result: vectors along channels, one full tensor, and then an activation."""
 
-    added: tuple[Operand, ...] = ()
-    refs: tuple[Ref, ...] = ()
+    bias: tuple[View, ...] = ()
+    added: tuple[Ref, ...] = ()
     activation: Activation | None = None
 
 
@@ -98,41 +101,64 @@ def ending_of(site: Site, dtype: DType) -> Ending | None:
     if epilogue is None:
         return Ending()
     tail = tail_of(epilogue.expression)
-    if tail is None or len(tail.added) > 2 or (tail.activation and tail.activation.name not in ACTIVATIONS):
+    if tail is None or (tail.activation and tail.activation.name not in ACTIVATIONS):
         return None
     if epilogue.dtype != dtype and not (dtype.itemsize == 2 and epilogue.dtype == np.float32):
         return None
-    added, refs = [], []
+    bias: list[View] = []
+    added: list[Ref] = []
     for variable in tail.added:
         i = int(variable[1:])
         o = epilogue.operands[i]
-        if o.dtype.name not in TYPES or o.offset * o.dtype.itemsize % _ALIGNED:
-            return None
         narrow = tuple(1 if s == 0 else n for n, s in zip(o.shape, o.strides, strict=True))
-        bias = (1, o.shape[1], *(1,) * (o.ndim - 2))
-        if narrow not in (bias, o.shape) or not replace(o, shape=narrow).channels_last:
+        if o.dtype.name not in TYPES:
             return None
-        added.append(lying(o.dtype, narrow))
-        refs.append(site.epilogue_refs[i])
-    return Ending(tuple(added), tuple(refs), tail.activation)
+        if narrow == (1, o.shape[1], *(1,) * (o.ndim - 2)):
+            bias.append(View(site.epilogue_refs[i], o.shape[1:2], o.strides[1:2]))
+        elif narrow == o.shape and o.channels_last and o.offset * o.dtype.itemsize % _ALIGNED == 0:
+            added.append(site.epilogue_refs[i])
+        else:
+            return None
+    return Ending(tuple(bias), tuple(added), tail.activation) if len(added) + bool(bias) <= _SUMS else None
 
 
 def call(site: Site, made: Convolution, refs: Sequence[Ref], ending: Ending, target: Ref) -> None:
     """Call cuDNN for a convolution with its ending."""
-    made = replace(made, added=ending.added, activation=ending.activation)
-    every = [*refs, *ending.refs, target]
-    site.call(made, every, writes=(len(every) - 1,))
+    every, added = [*refs], []
+    if ending.bias:
+        (channels,) = ending.bias[0].shape
+        dtypes = {v.ref.operand.dtype for v in ending.bias}
+        every.append(vector(site, ending.bias, dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)))
+        added.append(lying(every[-1].operand.dtype, (1, channels, *(1,) * (made.result.ndim - 2))))
+    every += ending.added
+    added += [lying(ref.operand.dtype, ref.operand.shape) for ref in ending.added]
+    made = replace(made, added=tuple(added), activation=ending.activation)
+    site.call(made, [*every, target], writes=(len(every),))
 
 
-def behind(site: Site, made: Convolution, refs: Sequence[Ref], target: Ref) -> None:
-    """Call cuDNN for a convolution, and launch the epilogue of its site behind it."""
-    assert site.epilogue is not None
-    shape, dtype = target.operand.shape, site.results[0].dtype
-    result = lying(dtype, shape)
-    source = target if target.operand.dtype == dtype else site.temporary(dtype, (shape[0], *shape[2:], shape[1]))
-    made = replace(made, **{"output" if isinstance(made, ConvForward) else "image": result})  # type: ignore[arg-type]
-    call(site, made, refs, Ending(), source)
-    finish(site, site.epilogue, View(source, shape, result.strides), dtype, view(target))
+def convolve(site: Site, described: Callable[[Operand], Convolution], refs: Sequence[Ref], target: Ref) -> None:
+    """Call cuDNN for a convolution that is the first output of a site, with its epilogue.
+
+    Args:
+        site: where.
+        described: the convolution that writes such a tensor.
+        refs: its factors.
+        target: the output; where the site has an epilogue it may lie in any order.
+    """
+    epilogue, shape, dtype = site.epilogue, target.operand.shape, site.results[0].dtype
+    made = described(lying(target.operand.dtype, shape))
+    if epilogue is None:
+        call(site, made, refs, Ending(), target)
+        return
+    last = target.operand.channels_last
+    ending = ending_of(site, dtype) if last else None
+    if ending is not None and site.attempt(lambda: call(site, made, refs, ending, target)):
+        return
+    result, source = lying(dtype, shape), target
+    if target.operand.dtype != dtype or not last:
+        source = site.temporary(dtype, (shape[0], *shape[2:], shape[1]))
+    call(site, described(result), refs, Ending(), source)
+    finish(site, epilogue, View(source, shape, result.strides), dtype, view(target))
 
 
 # 1x1 kernels ----------------------------------------------------------------------------------------------------------
@@ -189,11 +215,9 @@ def _conv(site: Site) -> bool:
     image_ref, image = aligned(site, 0)
     filters_ref, filters = aligned(site, 1)
     y = site.write(0, order="channels_last")
-    result = lying(y.operand.dtype, shape_of(out))
-    ending = ending_of(site, x.dtype)
-    made = ConvForward(image, filters, result, pads, win.strides, win.dilations, site.tf32)
-    if ending is not None:
-        call(site, made, (image_ref, filters_ref), ending, y)
-    else:
-        behind(site, made, (image_ref, filters_ref), y)
+
+    def described(result: Operand) -> Convolution:
+        return ConvForward(image, filters, result, pads, win.strides, win.dilations, site.tf32)
+
+    convolve(site, described, (image_ref, filters_ref), y)
     return True

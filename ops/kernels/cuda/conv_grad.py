@@ -6,25 +6,12 @@ Axes: N batch, C channel, F filter, S image sizes, K kernel, O output sizes.
 from __future__ import annotations
 
 from ...window import Window
-from .conv import (
-    Ending,
-    aligned,
-    behind,
-    call,
-    ending_of,
-    is_product,
-    lying,
-    pads_of,
-    pixels,
-    product_into,
-    served,
-    shape_of,
-)
-from .cudnn_graphs import ConvInputGrad, ConvWeightGrad
+from .conv import aligned, convolve, is_product, pads_of, pixels, product_into, served, shape_of
+from .cudnn_graphs import ConvInputGrad, Convolution, ConvWeightGrad
 from .depthwise import depthwise_input_grad, depthwise_weight_grad
 from .fusion import fuses
 from .lowering import Site, lowers
-from .matmul import multiply
+from .operand import Operand
 
 
 @lowers("conv_input_grad", fuses=fuses)
@@ -46,18 +33,17 @@ def _input_grad(site: Site) -> bool:
     output_ref, output = aligned(site, 0)
     filters_ref, filters = aligned(site, 1)
     y = site.write(0, order="channels_last")
-    target = lying(y.operand.dtype, image)
-    made = ConvInputGrad(target, filters, output, pads, win.strides, win.dilations, site.tf32)
-    ending = ending_of(site, g.dtype)
-    if ending is not None:
-        call(site, made, (output_ref, filters_ref), ending, y)
-    else:
-        behind(site, made, (output_ref, filters_ref), y)
+
+    def described(result: Operand) -> Convolution:
+        return ConvInputGrad(result, filters, output, pads, win.strides, win.dilations, site.tf32)
+
+    convolve(site, described, (output_ref, filters_ref), y)
     return True
 
 
-@lowers("conv_weight_grad")
+@lowers("conv_weight_grad", fuses=fuses)
 def _weight_grad(site: Site) -> bool:
+    """Lower a gradient in filters; what an epilogue makes of it lies as parameters do."""
     g, x, out = site.types[0], site.types[1], site.results[0]
     win: Window = site.attrs["win"]
     if not served(g, x, out):
@@ -70,11 +56,14 @@ def _weight_grad(site: Site) -> bool:
         return False
     if is_product(win, size, kernel, space):
         left, right = site.read(0, order="channels_last"), site.read(1, order="channels_last")
-        multiply(site, pixels(left, turned=True), pixels(right), pixels(site.write(0, order="channels_last")))
+        product_into(site, pixels(left, turned=True), pixels(right))
         return True
     output_ref, output = aligned(site, 0)
     image_ref, image = aligned(site, 1)
-    y = site.write(0, order="channels_last")
-    made = ConvWeightGrad(image, lying(out.dtype, shape_of(out)), output, pads, win.strides, win.dilations, site.tf32)
-    call(site, made, (output_ref, image_ref), Ending(), y)
+    y = site.write(0, order="plain" if site.epilogue else "channels_last")
+
+    def described(result: Operand) -> Convolution:
+        return ConvWeightGrad(image, result, output, pads, win.strides, win.dilations, site.tf32)
+
+    convolve(site, described, (output_ref, image_ref), y)
     return True

@@ -7,6 +7,7 @@ the result's transpose is the product of the transposes, in the other order, on 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
@@ -24,7 +25,7 @@ Compute: TypeAlias = Literal["f32", "tf32", "f64"]
 Activation: TypeAlias = Literal["", "relu", "gelu_tanh"]
 
 WORKSPACE_BYTES = 32 << 20
-"""What NVIDIA recommends for Hopper."""
+"""What an algorithm may need meanwhile: what NVIDIA recommends for Hopper."""
 
 TYPES = ("float32", "float64", "float16", "bfloat16")
 """Element types that there are products of."""
@@ -75,6 +76,11 @@ class MatMul:
     """d = activation(alpha a b + c + bias), as it is passed to `cublasLtMatmul`.
 
     Arguments: left, right, the bias where there is one, what is added where there is such, and the result.
+
+    Factors of half precision make a result of their type or of float32; what is added and the bias are of the result's
+    type. Source: cuBLAS 13, `cublasLtMatmul()`, table of types: the rows of CUBLAS_COMPUTE_32F where A and B are
+    CUDA_R_16BF or CUDA_R_16F, and C, D and the bias all of that type or all CUDA_R_32F; `cublasLt.h` at
+    CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE: "the same type as the elements of output matrix (Dtype)".
 
     Attributes:
         a: the library's first matrix, before it is transposed.
@@ -137,7 +143,7 @@ class MatMul:
             found = [tuple(p + i * s for p, s in zip(at, steps, strict=True)) for at in found for i in range(o.count)]  # type: ignore[misc]
         return tuple(found)
 
-    def prepare(self, device: Any) -> Prepared:
+    def prepare(self) -> Prepared:
         """Build its descriptors and choose an algorithm.
 
         Raises:
@@ -147,7 +153,7 @@ class MatMul:
 
         call = Call(cublasLt, self)
         call.choose()
-        return Prepared(call.run, WORKSPACE_BYTES)
+        return Prepared(call.run, call.workspace)
 
 
 # describing -----------------------------------------------------------------------------------------------------------
@@ -260,12 +266,14 @@ class Call:
 
     Attributes:
         algorithm: 8 words of 64 bits, as the library writes them.
+        workspace: the bytes that it needs meanwhile.
     """
 
     def __init__(self, lt: Any, matmul: MatMul) -> None:
         """Make the descriptors."""
         self.lt, self.matmul = lt, matmul
-        self.algorithm = np.zeros(8, np.uint64)
+        self._lock = threading.Lock()
+        self.algorithm, self.workspace = np.zeros(8, np.uint64), WORKSPACE_BYTES
         scale = np.float64 if matmul.compute == "f64" else np.float32
         self.alpha = np.array([matmul.alpha], scale)
         self.beta = np.array([0 if matmul.c is None else 1], scale)
@@ -318,13 +326,14 @@ class Call:
         proposals = self.proposals(_PROPOSALS if tuned else 1)
         best = None
         if tuned:
-            best = tuning.fastest([self._with(p) for p in proposals], self._sizes(), WORKSPACE_BYTES)
+            best = tuning.fastest([self._with(words) for words, _ in proposals], self._sizes(), WORKSPACE_BYTES)
+        words, self.workspace = proposals[best or 0]
+        self.algorithm[:] = words
         if best is not None:
-            tuning.keep([int(x) for x in proposals[best]], *identity)
-        self.algorithm[:] = proposals[best or 0]
+            tuning.keep([int(x) for x in words], *identity)
 
-    def proposals(self, count: int) -> list[Any]:
-        """Return the algorithms that the library proposes, the best first.
+    def proposals(self, count: int) -> list[tuple[Any, int]]:
+        """Return the algorithms that the library proposes, the best first, and the bytes that each needs meanwhile.
 
         Raises:
             KernelError: if there is none.
@@ -349,7 +358,9 @@ class Call:
             raise KernelError(f"cuBLASLt has no algorithm for {self.matmul}: {error}") from error
         finally:
             lt.matmul_preference_destroy(wish)
-        usable = [f["algo"]["data_"].copy() for f in found[: int(number[0])] if f["state"] == 0]
+        usable = [
+            (f["algo"]["data_"].copy(), int(f["workspace_size"])) for f in found[: int(number[0])] if f["state"] == 0
+        ]
         if not usable:
             raise KernelError(f"cuBLASLt has no algorithm for {self.matmul}")
         return usable
@@ -364,9 +375,10 @@ class Call:
             )
         except (self.lt.cuBLASLtError, ValueError, TypeError, OverflowError):
             return False
-        if int(checked[0]["workspace_size"]) > WORKSPACE_BYTES:
+        needed = int(checked[0]["workspace_size"])
+        if needed > WORKSPACE_BYTES:
             return False
-        self.algorithm[:] = algorithm
+        self.algorithm[:], self.workspace = algorithm, needed
         return True
 
     def _with(self, algorithm: Any) -> tuning.Candidate:
@@ -391,16 +403,17 @@ class Call:
         m = self.matmul
         first, second = m.sides
         a, b, c, d = pointers[first], pointers[second], pointers[m.added], pointers[-1]
-        if m.bias and pointers[2] != self.bias:
-            self.bias = pointers[2]
-            self._set(self.lt.MatmulDescAttribute.BIAS_POINTER, self.bias)
         layout_a, layout_b, layout_c, layout_d = self.layouts
         handle, alpha, beta = _handle(self.lt), self.alpha.ctypes.data, self.beta.ctypes.data
-        for i, j, k, n in self.places:
-            self.lt.matmul(
-                handle, self.descriptor, alpha, a + i, layout_a, b + j, layout_b, beta, c + k, layout_c, d + n,
-                layout_d, self.algorithm.ctypes.data, workspace, WORKSPACE_BYTES, stream,
-            )  # fmt: skip
+        with self._lock:  # the address of the bias belongs to the descriptor
+            if m.bias and pointers[2] != self.bias:
+                self.bias = pointers[2]
+                self._set(self.lt.MatmulDescAttribute.BIAS_POINTER, self.bias)
+            for i, j, k, n in self.places:
+                self.lt.matmul(
+                    handle, self.descriptor, alpha, a + i, layout_a, b + j, layout_b, beta, c + k, layout_c, d + n,
+                    layout_d, self.algorithm.ctypes.data, workspace, self.workspace, stream,
+                )  # fmt: skip
 
 
 _handles: dict[int, int] = {}

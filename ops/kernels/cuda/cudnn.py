@@ -6,7 +6,6 @@ of the frontend infer different ones. Sums are float32, or float64 where the ele
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -129,36 +128,19 @@ class CudnnGraphs:
         """The tensor between two graphs."""
         return None
 
-    def prepare(self, device: Any) -> Prepared:
+    def prepare(self) -> Prepared:
         """Build the plans that run it.
 
         Raises:
             KernelError: if cuDNN has none.
         """
-        return _prepare(self)
+        import cudnn
 
-
-def validate_and_lower(description: CudnnGraphs, sm_version: int = 90) -> None:
-    """Check that cuDNN accepts the graphs of a description: no device is wanted, nor a driver.
-
-    Raises:
-        KernelError: saying what it does not accept.
-    """
-    import cudnn
-
-    for way in description.ways():
-        for draw in way:
-            sheet = Sheet(cudnn, description.sums, sm_version=sm_version)
-            try:
-                draw(sheet)
-                sheet.graph.validate()
-                sheet.graph.build_operation_graph()
-            except (RuntimeError, cudnn.cudnnGraphNotSupportedError) as error:
-                raise KernelError(f"cuDNN refuses {description}: {error}") from error
+        return _prepared(self, stages(self, handle=_handle(cudnn, None)))
 
 
 @dataclass
-class _Stage:
+class Stage:
     """A graph with the plan that was chosen.
 
     Attributes:
@@ -174,32 +156,12 @@ class _Stage:
     workspace: int
 
 
-def plans_on(description: CudnnGraphs, properties: str) -> tuple[str, ...]:
-    """Return the names of the plans that a device would run: no device is wanted.
+def stages(description: CudnnGraphs, **options: Any) -> list[Stage]:
+    """Return graphs with plans: of the first way that has some with sums in a fixed order, else of the first with any.
 
     Args:
         description: what is computed.
-        properties: of the device, as JSON (`cudnn.create_device_properties`).
-
-    Raises:
-        KernelError: if there are none.
-    """
-    import cudnn
-
-    device = cudnn.create_device_properties(properties)
-    generation = int(json.loads(properties)["deviceVer"]) // 10
-    stages = _stages(description, device_property=device, sm_version=generation)
-    return tuple(str(s.graph.get_plan_name_at_index(s.index)) for s in stages)
-
-
-def _prepare(description: CudnnGraphs) -> Prepared:
-    import cudnn
-
-    return _prepared(description, _stages(description, handle=_handle(cudnn, None)))
-
-
-def _stages(description: CudnnGraphs, **options: Any) -> list[_Stage]:
-    """Return graphs with plans: of the first way that has some with sums in a fixed order, else of the first with any.
+        options: of the frontend's graphs: whose plans are built, by a handle or by the properties of a device.
 
     Raises:
         KernelError: if no way has plans.
@@ -214,13 +176,17 @@ def _stages(description: CudnnGraphs, **options: Any) -> list[_Stage]:
     raise KernelError(f"cuDNN has no plan for {description}: {'; '.join(dict.fromkeys(reasons))}")
 
 
-def _prepared(description: CudnnGraphs, stages: Sequence[_Stage]) -> Prepared:
-    """Return what runs graphs one behind the other; the tensor between them lies behind their workspace."""
+def _prepared(description: CudnnGraphs, made: Sequence[Stage]) -> Prepared:
+    """Return what runs graphs one behind the other; the tensor between them lies behind their workspace.
+
+    Threads take turns: not every engine's plan may be executed by several at once.
+    """
     import cudnn
 
-    between = description.between() if len(stages) > 1 else None
-    workspace = -(-max(s.workspace for s in stages) // 256) * 256
+    between = description.between() if len(made) > 1 else None
+    workspace = -(-max(s.workspace for s in made) // 256) * 256
     packs: tuple[tuple[int, ...], list[dict[int, int]]] = ((), [])
+    lock = threading.Lock()
 
     def run(pointers: tuple[int, ...], scratch: int, stream: int) -> None:
         nonlocal packs
@@ -228,16 +194,17 @@ def _prepared(description: CudnnGraphs, stages: Sequence[_Stage]) -> Prepared:
         known, ready = packs
         if known != addresses:
             where = {**{1 + i: p for i, p in enumerate(pointers)}, BETWEEN: scratch + workspace}
-            ready = [{n: where[n] for n in s.numbers} for s in stages]
+            ready = [{n: where[n] for n in s.numbers} for s in made]
             packs = (addresses, ready)
         handle = _handle(cudnn, stream)
-        for stage, pack in zip(stages, ready, strict=True):
-            stage.graph.execute_plan_at_index(pack, scratch, index=stage.index, handle=handle)
+        with lock:
+            for stage, pack in zip(made, ready, strict=True):
+                stage.graph.execute_plan_at_index(pack, scratch, index=stage.index, handle=handle)
 
     return Prepared(run, workspace + (between.nbytes if between else 0))
 
 
-def _planned(description: CudnnGraphs, draw: Draw, deterministic: bool, options: dict[str, Any]) -> _Stage:
+def _planned(description: CudnnGraphs, draw: Draw, deterministic: bool, options: dict[str, Any]) -> Stage:
     """Return a graph with a plan.
 
     Raises:
@@ -275,13 +242,13 @@ def _planned(description: CudnnGraphs, draw: Draw, deterministic: bool, options:
     if not built:
         raise KernelError(reason)
     numbers = tuple(sheet.numbers)
-    made = [_Stage(graph, numbers, i, int(graph.get_workspace_size_plan_at_index(i))) for i in built]
+    made = [Stage(graph, numbers, i, int(graph.get_workspace_size_plan_at_index(i))) for i in built]
     if len(made) > 1:
         operands = {1 + i: o for i, o in enumerate(description.operands)}
         between = description.between()
         sizes = [_bytes(operands.get(n, between)) for n in numbers]
 
-        def timed(stage: _Stage) -> tuning.Candidate:
+        def timed(stage: Stage) -> tuning.Candidate:
             def run(pointers: tuple[int, ...], workspace: int, stream: int) -> None:
                 pack = dict(zip(numbers, pointers, strict=True))
                 graph.execute_plan_at_index(pack, workspace, index=stage.index, handle=_handle(cudnn, stream))

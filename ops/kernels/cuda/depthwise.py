@@ -17,6 +17,8 @@ from typing import Any
 
 from ...types import is_float
 from ...window import Window
+from .fusion import finish, only_stores
+from .indexing import view
 from .kernel import Ref, blocks
 from .lowering import Order, Site
 from .operand import Operand
@@ -349,7 +351,8 @@ _PARTS = 132 * 4
 def depthwise_weight_grad(site: Site) -> bool:
     """Lower `conv_weight_grad` with one filter a channel: sums over parts of the pixels, then over the parts."""
     x, win, w = site.types[1], site.attrs["win"], site.results[0]
-    if site.epilogue is not None or not is_depthwise(x, w, win) or site.types[0].dtype != x.dtype:
+    epilogue = site.epilogue
+    if not is_depthwise(x, w, win) or site.types[0].dtype != x.dtype:
         return False
     source = read_either(site, 1)
     order: Order = like(source)
@@ -361,7 +364,12 @@ def depthwise_weight_grad(site: Site) -> bool:
         parts = _parts_last(site, g, source, p)
     else:
         parts = _parts_rows(site, g, source, p)
-    _add_parts(site, parts, y)
+    if epilogue is None or only_stores(epilogue):
+        _add_parts(site, parts, y)
+    else:
+        total = site.temporary(parts.operand.dtype, y.operand.shape)
+        _add_parts(site, parts, total)
+        finish(site, epilogue, view(total), total.operand.dtype, view(y))
     return True
 
 

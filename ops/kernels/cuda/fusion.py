@@ -6,17 +6,19 @@ Whatever else an epilogue asks for, `finish` applies in a kernel of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...expr import Call, Const, Expr, Var, minimum, sigmoid, variables
 from ...pointwise import elu, gelu, gelu_tanh, leaky_relu, relu, relu6, sigmoid as sigmoid_op, softplus, swish, tanh
-from ...types import DType
+from ...types import HALF, DType
+from .copy import copied
 from .elementwise import elementwise
 from .expression import supports
-from .indexing import View
+from .indexing import View, view
+from .kernel import Ref
 from .lowering import Epilogue, Site
 
 _TEMPLATES = {
@@ -34,6 +36,12 @@ _TEMPLATES = {
 """Activations as expressions of `x`; another variable in them is a number."""
 
 _COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
+
+_ALIGNED = 16
+"""A vector that begins at a multiple of so many bytes is read by libraries where it lies; another one is copied."""
+
+_WIDENING = frozenset(f"cast:{half.name}:float32" for half in HALF)
+"""Casts that change nothing: half precision is computed in float32."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Tail:
 
 def tail_of(expression: Expr) -> Tail | None:
     """Return what an expression of `x` and other variables computes, or None where it is nothing of that kind."""
+    expression = _unwidened(expression)
     plain = _sum(expression)
     if plain is not None:
         return Tail(plain)
@@ -70,6 +79,21 @@ def tail_of(expression: Expr) -> Tail | None:
                     alpha = found.get("alpha", Const(1.0))
                     return Tail(added, Activation(name, float(alpha.value) if isinstance(alpha, Const) else 1.0))
     return None
+
+
+def _unwidened(e: Expr) -> Expr:
+    """Return an expression without the casts from half precision to float32."""
+    done: dict[int, Expr] = {}
+
+    def visit(n: Expr) -> Expr:
+        if not isinstance(n, Call):
+            return n
+        if id(n) not in done:
+            args = tuple(map(visit, n.args))
+            done[id(n)] = args[0] if n.fn in _WIDENING else Call(n.fn, args)
+        return done[id(n)]
+
+    return visit(e)
 
 
 def _sum(e: Expr) -> tuple[str, ...] | None:
@@ -133,6 +157,12 @@ def fuses(expression: Expr) -> bool:
     return supports(expression, dict.fromkeys(variables(expression), real), real)
 
 
+def only_stores(epilogue: Epilogue) -> bool:
+    """Whether an epilogue stores what it is applied to, and does nothing else."""
+    found = _unwidened(epilogue.expression)
+    return isinstance(found, Var) and found.name == "x"
+
+
 def finish(site: Site, epilogue: Epilogue, source: View, dtype: DType, target: View) -> None:
     """Launch the kernel that applies an epilogue.
 
@@ -143,12 +173,39 @@ def finish(site: Site, epilogue: Epilogue, source: View, dtype: DType, target: V
         dtype: the element type of the source.
         target: what is written.
     """
+    if only_stores(epilogue):
+        made = copied(source, target, "epilogue")
+        site.launch(made.kernel, made.grid, made.block, made.arguments, writes=made.writes)
+        return
     inputs = {"x": source}
     for i, (ref, o) in enumerate(zip(site.epilogue_refs, epilogue.operands, strict=True)):
         inputs[f"a{i}"] = View(ref, target.shape, o.strides)
     types = {"x": dtype} | {f"a{i}": o.dtype for i, o in enumerate(epilogue.operands)}
     made = elementwise("epilogue", epilogue.expression, inputs, target, types=types, stored=epilogue.dtype)
     site.launch(made.kernel, made.grid, made.block, made.arguments, writes=made.writes)
+
+
+def vector(site: Site, terms: Sequence[View], dtype: DType) -> Ref:
+    """Return the sum of vectors as one of an element type, what is there already where it is one such vector.
+
+    Args:
+        site: where.
+        terms: vectors of one length, of any float type.
+        dtype: of the sum.
+    """
+    first = terms[0]
+    packed = first.aligned(_ALIGNED // dtype.itemsize) and (first.strides == (1,) or first.size == 1)
+    if len(terms) == 1 and first.ref.operand.dtype == dtype and packed:
+        return first.ref
+    made = site.temporary(dtype, first.shape)
+    names = [f"a{i}" for i in range(len(terms))]
+    total: Expr = Var(names[0])
+    for n in names[1:]:
+        total = total + Var(n)
+    types = {n: t.ref.operand.dtype for n, t in zip(names, terms, strict=True)}
+    launch = elementwise("bias", total, dict(zip(names, terms, strict=True)), view(made), types=types, stored=dtype)
+    site.launch(launch.kernel, launch.grid, launch.block, launch.arguments, writes=launch.writes)
+    return made
 
 
 def copy(site: Site, source: View, dtype: DType, target: View, *, stored: DType | None = None) -> None:

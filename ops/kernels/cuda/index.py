@@ -1,6 +1,7 @@
 """Gathers and scatters: rows at computed places.
 
-An index outside its axis reads nothing and writes nothing: a gather gives NaN there (0 where there is none).
+An index outside its axis sets a flag, which the run raises. It reads nothing and writes nothing: a gather gives NaN
+there (0 where there is none).
 
 Axes: x is (A, P, B), what is gathered (A, U, B); indices make a place of 0 to P for each u.
 """
@@ -36,6 +37,7 @@ class Places:
         sizes: of the axes that are indexed.
         pitches: how far apart, in places, the entries of each are.
         base: the axes of u, with how much each adds to the place.
+        flag: what an index outside its axis sets; None where none can be.
         negative: whether indices below 0 count from the end.
     """
 
@@ -43,10 +45,11 @@ class Places:
     sizes: tuple[int, ...]
     pitches: tuple[int, ...]
     base: tuple[tuple[int, int], ...]
+    flag: Ref | None
     negative: bool = True
 
     def text(self, s: Signature) -> str:
-        """Declare what is needed and return text that declares `place` and `inside` of the update `u`."""
+        """Declare what is needed and return text that declares `place` and `inside` of `u`, and sets the flag."""
         s.reads("indices", self.indices)
         axes = [(f"u{i}", n) for i, (n, _) in enumerate(self.base)]
         steps = [step for _, step in self.base]
@@ -62,11 +65,24 @@ class Places:
                 lines.append(f"if (at{i} < 0) at{i} += size{i};")
             lines.append(f"inside = inside && at{i} >= 0 && at{i} < size{i};")
             lines.append(f"place += (inside ? (index)at{i} : 0) * pitch{i};")
+        if self.flag is not None:
+            s.writes("outside", self.flag)
+            lines.append("if (!inside) *outside = 1;")
         return "\n".join(line for line in lines if line)
 
 
 def _indices(site: Site, i: int = 1) -> bool:
     return site.types[i].dtype.name in _INDICES
+
+
+def _flag(site: Site, sizes: Sequence[int], i: int = 1, *, negative: bool = True) -> Ref | None:
+    """Return what an index outside axes of these sizes sets; None where the graph says that none is."""
+    known = site.known(i)
+    if known is not None:
+        limits = np.asarray(sizes if len(sizes) > 1 else sizes[0])
+        if not ((known < (-limits if negative else 0)) | (known >= limits)).any():
+            return None
+    return site.flag(f"{site.op}: an index is outside its axis")
 
 
 # gathers --------------------------------------------------------------------------------------------------------------
@@ -146,7 +162,7 @@ def _gather(site: Site) -> bool:
     source, at = site.read(0, order="plain"), site.read(1, order="plain")
     shape = source.operand.shape
     n, row = shape[axis], prod(shape[axis + 1 :])
-    places = Places(at, (n,), (1,), ((at.operand.size, 0),))
+    places = Places(at, (n,), (1,), ((at.operand.size, 0),), _flag(site, (n,)))
     return _gather_rows(site, "gather", _Gather(source, prod(shape[:axis]), at.operand.size, row, n), places)
 
 
@@ -156,7 +172,7 @@ def _gather_elements(site: Site) -> bool:
     if not _movable(x.dtype) or not _indices(site) or not _fits(x.shape, indices.shape, site.attrs.get("axis", 0)):
         return False
     source, at = site.read(0, order="plain"), site.read(1, order="plain")
-    places = _elementwise(at, source.operand.shape, site.attrs.get("axis", 0))
+    places = _elementwise(site, at, source.operand.shape, site.attrs.get("axis", 0))
     size = source.operand.size
     return _gather_rows(site, "gather_elements", _Gather(source, 1, at.operand.size, 1, size), places)
 
@@ -168,12 +184,12 @@ def _fits(x: Sequence[Any], indices: Sequence[Any], axis: int) -> bool:
     return all(i <= n for k, (i, n) in enumerate(zip(indices, x, strict=True)) if k != axis % len(x))
 
 
-def _elementwise(indices: Ref, shape: Sequence[int], axis: int) -> Places:
+def _elementwise(site: Site, indices: Ref, shape: Sequence[int], axis: int) -> Places:
     """Return the places of indices that replace the coordinate along an axis."""
     axis %= len(shape)
     pitches = row_major(shape)
     base = tuple((n, 0 if i == axis else pitches[i]) for i, n in enumerate(indices.operand.shape))
-    return Places(indices, (shape[axis],), (pitches[axis],), base)
+    return Places(indices, (shape[axis],), (pitches[axis],), base, _flag(site, (shape[axis],)))
 
 
 @lowers("gather_nd", fuses=every)
@@ -183,7 +199,7 @@ def _gather_nd(site: Site) -> bool:
     if not _movable(x.dtype) or not _indices(site) or not _tuples(x.shape, indices.shape, batch):
         return False
     source, at = site.read(0, order="plain"), site.read(1, order="plain")
-    places, row = _by_tuple(at, source.operand.shape, batch)
+    places, row = _by_tuple(site, at, source.operand.shape, batch)
     count = prod(at.operand.shape[:-1])
     size = prod(source.operand.shape) // max(row, 1)
     return _gather_rows(site, "gather_nd", _Gather(source, 1, count, row, size), places)
@@ -197,14 +213,15 @@ def _tuples(x: Sequence[Any], indices: Sequence[Any], batch: int) -> bool:
     return tuple(x[:batch]) == tuple(indices[:batch])
 
 
-def _by_tuple(indices: Ref, shape: Sequence[int], batch: int) -> tuple[Places, int]:
+def _by_tuple(site: Site, indices: Ref, shape: Sequence[int], batch: int) -> tuple[Places, int]:
     """Return the places of index tuples, and how many elements each has."""
     k = indices.operand.shape[-1]
     indexed, row = shape[: batch + k], prod(shape[batch + k :])
     pitches = row_major(indexed)
     lead = indices.operand.shape[:-1]
     base = tuple((n, pitches[i] if i < batch else 0) for i, n in enumerate(lead))
-    return Places(indices, tuple(shape[batch : batch + k]), pitches[batch:], base), row
+    sizes = tuple(shape[batch : batch + k])
+    return Places(indices, sizes, pitches[batch:], base, _flag(site, sizes)), row
 
 
 @lowers("pool_gather")
@@ -214,7 +231,7 @@ def _pool_gather(site: Site) -> bool:
         return False
     source, at = site.read(0, order="plain"), site.read(1, order="plain")
     size = source.operand.size
-    places = Places(at, (size,), (1,), ((at.operand.size, 0),))
+    places = Places(at, (size,), (1,), ((at.operand.size, 0),), _flag(site, (size,)))
     return _gather_rows(site, "pool_gather", _Gather(source, 1, at.operand.size, 1, size), places)
 
 
@@ -274,7 +291,7 @@ def _gather_grad(site: Site) -> bool:
     _start(site, None, target)
     if target.operand.size == 0 or count == 0:
         return True
-    keys = _keys(site, Places(at, (size,), (1,), ((count, 0),)), count, size)
+    keys = _keys(site, Places(at, (size,), (1,), ((count, 0),), _flag(site, (size,))), count, size)
     ahead, row = prod(shape[:axis]), prod(shape[axis + 1 :])
     scatter(site, Scatter(updates, target, keys, ahead, 1, count, 1, size, row, "add"))
     return True
@@ -292,7 +309,7 @@ def _scatter_elements(site: Site) -> bool:
     axis %= x.ndim
     shape = tuple(indices.shape)
     split = (prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]))
-    return _scatter_rows(site, split, 1, reduction, lambda at: _elementwise(at, x.shape, axis))
+    return _scatter_rows(site, split, 1, reduction, lambda at: _elementwise(site, at, x.shape, axis))
 
 
 @lowers("scatter_nd")
@@ -308,7 +325,7 @@ def _scatter_nd(site: Site) -> bool:
     if not _countable(prod(lead), prod(x.shape[: batch + k])):
         return False
     split = (prod(lead[:batch]), prod(lead[batch:]), 1)
-    return _scatter_rows(site, split, row, reduction, lambda at: _by_tuple(at, x.shape, batch)[0])
+    return _scatter_rows(site, split, row, reduction, lambda at: _by_tuple(site, at, x.shape, batch)[0])
 
 
 def _scatter_rows(site: Site, split: tuple[int, int, int], row: int, reduction: str, places_of: Any) -> bool:
@@ -353,7 +370,9 @@ def _pool_scatter(site: Site) -> bool:
     _start(site, None, target)
     if size == 0 or count == 0:
         return True
-    keys = _keys(site, Places(at, (size,), (1,), ((count, 0),), negative=reduction == "none"), count, size)
+    negative = reduction == "none"
+    flag = _flag(site, (size,), negative=negative)
+    keys = _keys(site, Places(at, (size,), (1,), ((count, 0),), flag, negative), count, size)
     scatter(site, Scatter(updates, target, keys, 1, 1, count, 1, size, 1, reduction))
     return True
 
@@ -371,7 +390,7 @@ def _copy_slices(site: Site) -> bool:
     _start(site, source, target)
     if size == 0 or count == 0:
         return True
-    keys = _keys(site, Places(at, (size,), (1,), ((count, 0),)), count, size)
+    keys = _keys(site, Places(at, (size,), (1,), ((count, 0),), _flag(site, (size,), 2)), count, size)
     scatter(site, Scatter(updates, target, keys, 1, 1, count, 1, size, 1, "none"))
     return True
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from ...errors import KernelError
 from .operand import Operand
@@ -117,8 +117,8 @@ class Description(Protocol):
     def library(self) -> str:
         """`cudnn` or `cublaslt`."""
 
-    def prepare(self, device: Any) -> Prepared:
-        """Build what runs it on a device.
+    def prepare(self) -> Prepared:
+        """Build what runs it on the current device.
 
         Raises:
             KernelError: if the library has no way to compute it; the op's array kernel then runs in its place.

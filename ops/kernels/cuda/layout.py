@@ -90,7 +90,8 @@ def _split(site: Site) -> bool:
         return False
     axis, source, at = site.attrs["axis"] % site.types[0].ndim, site.read(0), 0
     for i, size in enumerate(site.attrs["sizes"]):
-        _copy(site, view(source).part(axis, at, int(size)), view(site.write(i)))
+        if site.wanted(i):
+            _copy(site, view(source).part(axis, at, int(size)), view(site.write(i)))
         at += int(size)
     return True
 

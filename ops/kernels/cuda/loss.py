@@ -1,7 +1,7 @@
 """Losses of classification and the gradient of cross entropy.
 
 A row is what an example has of all classes. What is lost at its label is found where its softmax is; a second kernel
-adds that up. A label that is no class makes a NaN: a device raises no errors.
+adds that up. A label that is no class sets a flag, which the run raises, and makes a NaN.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from math import prod
 from ...types import DType, TensorType
 from .kernel import Ref
 from .lowering import Site, lowers
-from .row_kernel import RowKernel, floats, function, joined, parts_of, real, stored_as
+from .row_kernel import RowKernel, floats, function, real
+from .row_parts import joined, parts_of, stored_as
 from .rows import Along, spread, statistic_strides, whole
 
 _NAN = "__int_as_float(0x7fc00000)"
@@ -51,6 +52,11 @@ class Labels:
         weight = f"({self.ctype})widen(weights_row[label])" if self.weighted else f"({self.ctype})1"
         fits = f"label < 0 || label >= classes ? ({self.ctype}){_NAN} : {weight}"
         return fits if self.ignore is None else f"(i64)labels == ignore ? ({self.ctype})0 : {fits}"
+
+    def check(self, k: RowKernel) -> None:
+        """Set a flag where `label` is no class, unless it is ignored."""
+        wanted = "" if self.ignore is None else "(i64)labels != ignore && "
+        k.flag(f"{k.site.op}: a label is no class", f"{wanted}(label < 0 || label >= classes)")
 
     def pass_to(self, k: RowKernel) -> None:
         """Pass the numbers that the expressions read."""
@@ -123,6 +129,7 @@ def _loss(site: Site) -> bool:
     if softmax:
         _softmax(k)
     k.state("label", labels.label, "i64")
+    labels.check(k)
     k.state("weight", labels.weight)
     k.state("chosen", f"weight != weight || weight == 0 ? ({k.ctype})0 : ({k.ctype}){k.at('x', 'label * x_class')}")
     lost = f"({function('log', k.ctype)}(total) + (top - top)) - (chosen - top)" if softmax else "-chosen"
@@ -146,7 +153,7 @@ def _total(site: Site, given: Sequence[Ref], out: Ref, ctype: str, count: int) -
         k.fold([((n,), f"Sum<{ctype}>", t.name) for n, t in zip(names, tensors, strict=True)])
         k.put({n: n for n in names})
         k.launch()
-        tensors = [Along(p.name, p.ref, p.strides[:1]) for p in joined(parts, pieces, shape, reduced)]
+        tensors = [Along(p.name, p.ref, p.strides[:1]) for p in joined(parts, shape, reduced)]
         shape = (pieces,)
     k = RowKernel(site, f"{site.op}_sum", shape, reduced, tensors, [Along("y", out, (0,))], ctype=ctype)
     k.fold([((n,), f"Sum<{ctype}>", t.name) for n, t in zip(names, tensors, strict=True)])
@@ -190,6 +197,7 @@ def _gradient(site: Site) -> bool:
         k.number("n", float(prod(labels_type.shape)))
     _softmax(k, keep=True)
     k.state("label", labels.label, "i64")
+    labels.check(k)
     k.state("weight", labels.weight)
     k.state("share", f"{share} * weight")
     k.state("by", f"({c})1 / total + (top - top)")

@@ -2,7 +2,7 @@
 
 What lies as the library reads it is passed as it is, transposed or batched by strides; anything else is copied first.
 Biases, sums with a tensor of the result's shape, relu and gelu (by tanh) belong to the product; other epilogues are a
-kernel behind it.
+kernel behind it. Products of half precision whose epilogue makes float32 are written in float32 and never rounded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from ...matmul import parts
 from ...types import TensorType
 from .cublaslt import TYPES, Activation, MatMul, Side, describe
-from .fusion import Tail, copy, finish, fuses, tail_of
+from .fusion import Tail, copy, finish, fuses, tail_of, vector
 from .indexing import View, merged, view
 from .kernel import Ref
 from .lowering import Site, lowers
@@ -33,12 +33,12 @@ class Ending:
     """What a product applies to its result.
 
     Attributes:
-        bias: what is added to each row, as many elements as there are columns.
-        added: a view of the result's shape that is added.
+        bias: vectors that are added to each row, of any float type, as many elements as there are columns.
+        added: a view of the result's shape and type that is added.
         activation: applied last.
     """
 
-    bias: Ref | None = None
+    bias: tuple[View, ...] = ()
     added: View | None = None
     activation: Activation = ""
 
@@ -76,9 +76,9 @@ def multiply(
     assert best is not None, f"the result of a product lies {result.strides}"
     _, made, first, second = best
     refs = [copied(site, left).ref if first else left.ref, copied(site, right).ref if second else right.ref]
-    refs += [ending.bias] if ending.bias else []
+    refs += [vector(site, ending.bias, result.ref.operand.dtype)] if ending.bias else []
     refs += [ending.added.ref] if ending.added else []
-    made = replace(made, alpha=alpha, bias=ending.bias is not None, activation=ending.activation)
+    made = replace(made, alpha=alpha, bias=bool(ending.bias), activation=ending.activation)
     site.call(made, [*refs, result.ref], writes=(len(refs),))
 
 
@@ -143,24 +143,23 @@ def ending_of(site: Site, result: View, full: Callable[[Sizes], Sizes | None]) -
     dtype = result.ref.operand.dtype
     if tail is None or _name(tail) not in _ACTIVATIONS or result.strides[-1] != 1:
         return None
-    bias: Ref | None = None
+    bias: list[View] = []
     added: View | None = None
     for variable in tail.added:
         i = int(variable[1:])
         o, ref = epilogue.operands[i], site.epilogue_refs[i]
         strides = full(o.strides)
-        if o.dtype != dtype or strides is None or strides[-1] != 1:
+        if o.dtype.name not in TYPES or strides is None:
             return None
         across = [s for s, n in zip(strides[:-1], result.shape, strict=False) if n != 1]
-        if bias is None and not any(across) and (o.offset * o.dtype.itemsize) % 16 == 0:
-            bias = ref
-        elif (
-            added is None and all(s > 0 for s in across) and (result.shape[-2] == 1 or strides[-2] >= result.shape[-1])
-        ):
-            added = View(ref, result.shape, strides)
-        else:
+        if not any(across):
+            bias.append(View(ref, result.shape[-1:], strides[-1:]))
+            continue
+        apart = result.shape[-2] == 1 or strides[-2] >= result.shape[-1]
+        if added is not None or o.dtype != dtype or strides[-1] != 1 or min(across) <= 0 or not apart:
             return None
-    return Ending(bias, added, _ACTIVATIONS[_name(tail)])
+        added = View(ref, result.shape, strides)
+    return Ending(tuple(bias), added, _ACTIVATIONS[_name(tail)])
 
 
 def into(site: Site, y: Ref, left: View, right: View, shape: Sizes, full: Callable[[Sizes], Sizes | None]) -> None:
@@ -174,17 +173,23 @@ def into(site: Site, y: Ref, left: View, right: View, shape: Sizes, full: Callab
         shape: (*batch, m, n).
         full: strides of the output, or of an operand of the epilogue, as those of this shape; None where it has none.
     """
-    epilogue, dtype = site.epilogue, site.results[0].dtype
-    direct = y.operand.dtype in (dtype, np.float32) and (dtype.itemsize == 2 or y.operand.dtype == dtype)
-    made = y if direct else site.temporary(dtype, y.operand.shape)
-    raw = View(made, y.operand.shape, y.operand.strides)
-    steps = full(raw.strides)
+    dtype, stored = site.results[0].dtype, y.operand.dtype
+
+    steps = full(y.operand.strides)
     assert steps is not None
-    target = View(made, shape, steps)
-    ending = ending_of(site, target, full) if direct else None
-    multiply(site, left, right, target, ending)
-    if epilogue is not None and ending is None:
-        finish(site, epilogue, raw, made.operand.dtype, view(y))
+    target = View(y, shape, steps)
+    if site.epilogue is None:
+        multiply(site, left, right, target)
+        return
+    unrounded = dtype.itemsize == 2 and stored == np.float32
+    ending = ending_of(site, target, full) if unrounded or stored == dtype else None
+    if ending is not None and site.attempt(lambda: multiply(site, left, right, target, ending)):
+        return
+    made = y
+    if not unrounded or not site.attempt(lambda: multiply(site, left, right, target)):
+        made = y if stored == dtype else site.temporary(dtype, y.operand.shape)
+        multiply(site, left, right, replace(target, ref=made))
+    finish(site, site.epilogue, View(made, y.operand.shape, y.operand.strides), made.operand.dtype, view(y))
 
 
 # rules ----------------------------------------------------------------------------------------------------------------

@@ -7,14 +7,15 @@ what they are together, and the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from ...types import TensorType
 from .lowering import Site, every, lowers
 from .operand import Operand
-from .row_kernel import Axes, RowKernel, floats, function, joined, parts_of, real, statistic, stored_as
+from .row_kernel import Axes, RowKernel, floats, function, real
+from .row_parts import joined, parts_of, statistic, stored_as
 from .rows import Along, spread, whole
 
 
@@ -30,6 +31,8 @@ class Layer:
         epsilon: what is added to the variance.
         axes: the axes of the walk that the output has, or how it lies along them.
         g: the gradient of the result; None: the result is wanted.
+        beside: what `g` is computed of beside that.
+        derived: the lines that compute it, by its name.
         scale: what a result, or its gradient, is multiplied by.
         bias: what is added to a result.
         center: whether the mean is taken out.
@@ -48,6 +51,8 @@ class Layer:
     epsilon: float
     axes: Axes
     g: Along | None = None
+    beside: tuple[Along, ...] = ()
+    derived: Mapping[str, Sequence[str]] = field(default_factory=dict)
     scale: Along | None = None
     bias: Along | None = None
     center: bool = True
@@ -61,7 +66,7 @@ class Layer:
     @property
     def walked(self) -> list[Along]:
         """What has all axes."""
-        return [self.x] if self.g is None else [self.x, self.g]
+        return [self.x] if self.g is None else [self.x, self.g, *self.beside]
 
     @property
     def affine(self) -> list[Along]:
@@ -107,8 +112,9 @@ def normalize(site: Site, layer: Layer) -> None:
     writes = [layer.y, *layer.new]
     hold = tuple(t.name for t in layer.walked)
     k = RowKernel(
-        site, site.op, layer.shape, layer.reduced, reads, writes, ctype=layer.ctype, hold=hold, axes=layer.axes
-    )
+        site, site.op, layer.shape, layer.reduced, reads, writes, ctype=layer.ctype, hold=hold, axes=layer.axes,
+        derived=layer.derived,
+    )  # fmt: skip
     if not k.held and _in_three(site, layer):
         return
     moments(k, layer)
@@ -180,7 +186,10 @@ def _in_three(site: Site, layer: Layer) -> bool:
     pieces, parts = parts_of(site, layer.x, layer.shape, first, names, reads[1:], widest=4, always=bool(layer.apart))
     if not parts:
         return False
-    k = RowKernel(site, f"{site.op}_pieces", layer.shape, first, reads, parts, ctype=layer.ctype, cut=True, widest=4)
+    k = RowKernel(
+        site, f"{site.op}_pieces", layer.shape, first, reads, parts, ctype=layer.ctype, cut=True, widest=4,
+        derived=layer.derived,
+    )  # fmt: skip
     moments(k, layer)
     k.put({s: s for s in layer.sums})
     k.launch()
@@ -190,7 +199,7 @@ def _in_three(site: Site, layer: Layer) -> bool:
     shape = [pieces, *(1 if r else n for n, r in zip(layer.shape, first, strict=True))]
     inner = [True, *layer.reduced]
     old, new = ([layer.behind(a) for a in some] for some in (layer.old, layer.new))
-    given = joined(parts, pieces, layer.shape, first)
+    given = joined(parts, layer.shape, first)
     k = RowKernel(site, f"{site.op}_rows", shape, inner, [*given, *old], [*kept, *new], ctype=layer.ctype, widest=2)
     if layer.center:
         fold = f"{'Moments' if layer.g is None else 'Joint'}<{k.ctype}>"
@@ -220,7 +229,8 @@ def apply(site: Site, layer: Layer, statistics: Sequence[Along], *, epsilon: flo
     reduced = [a in along for a in range(len(layer.shape))]
     k = RowKernel(
         site, site.op if epsilon is not None else f"{site.op}_result", layer.shape, reduced,
-        [*layer.walked, *vectors], [layer.y], ctype=layer.ctype, each=True, axes=layer.axes,
+        [*layer.walked, *vectors], [layer.y], ctype=layer.ctype, each=True, axes=layer.axes, derived=layer.derived,
+        widest=8 if layer.g is None else 4,
     )  # fmt: skip
     if epsilon is not None:
         k.number("epsilon", epsilon)
@@ -241,7 +251,7 @@ def argument(site: Site, name: str, i: int, where: Sequence[int], ndim: int) -> 
     return spread(name, site.read(i), where, ndim)
 
 
-@lowers("standardize", "standardize_grad", fuses=every)
+@lowers("standardize", "standardize_grad", fuses=every, narrow=(0, 1), rounds=True)
 def _standardize(site: Site) -> bool:
     gradient = site.op == "standardize_grad"
     if not tensors(site, range(1 + gradient)):
@@ -264,7 +274,7 @@ def _standardize(site: Site) -> bool:
     return True
 
 
-@lowers("mean_variance_norm", fuses=every)
+@lowers("mean_variance_norm", fuses=every, narrow=(0,), rounds=True)
 def _mean_variance_norm(site: Site) -> bool:
     if not tensors(site, (0,)) or not site.attrs["axes"]:
         return False
@@ -277,7 +287,7 @@ def _mean_variance_norm(site: Site) -> bool:
     return True
 
 
-@lowers("layer_norm", "rms_norm", fuses=every)
+@lowers("layer_norm", "rms_norm", fuses=every, narrow=(0,), rounds=True)
 def _layer_norm(site: Site) -> bool:
     present = [i for i, t in enumerate(site.types) if t is not None]
     if not tensors(site, present) or not site.types[0].shape:
@@ -306,7 +316,7 @@ def _layer_norm(site: Site) -> bool:
     return True
 
 
-@lowers("instance_norm", fuses=every)
+@lowers("instance_norm", fuses=every, narrow=(0,), rounds=True)
 def _instance_norm(site: Site) -> bool:
     if not tensors(site, range(3)) or site.types[0].ndim < 3:
         return False
@@ -320,7 +330,7 @@ def _instance_norm(site: Site) -> bool:
     return True
 
 
-@lowers("group_norm", fuses=every)
+@lowers("group_norm", fuses=every, narrow=(0,), rounds=True)
 def _group_norm(site: Site) -> bool:
     if not tensors(site, range(3)) or site.types[0].ndim < 2:
         return False
@@ -350,7 +360,7 @@ def _group_norm(site: Site) -> bool:
     return True
 
 
-@lowers("batch_norm", fuses=every)
+@lowers("batch_norm", fuses=every, narrow=(0,), rounds=True)
 def _batch_norm(site: Site) -> bool:
     layer = channels(site)
     if layer is None:
@@ -362,7 +372,7 @@ def _batch_norm(site: Site) -> bool:
     return True
 
 
-@lowers("batch_norm_train", fuses=every)
+@lowers("batch_norm_train", fuses=every, narrow=(0,), rounds=True)
 def _batch_norm_train(site: Site) -> bool:
     layer = channels(site) if prod(site.types[0].shape) else None
     if layer is None:
@@ -386,7 +396,7 @@ def channels(site: Site) -> Layer | None:
     )  # fmt: skip
 
 
-@lowers("lp_norm", fuses=every)
+@lowers("lp_norm", fuses=every, narrow=(0,), rounds=True)
 def _lp_norm(site: Site) -> bool:
     if not tensors(site, (0,)) or not site.types[0].shape:
         return False

@@ -13,11 +13,12 @@ from math import prod
 from .kernel import Ref
 from .lowering import Site, every, lowers
 from .normalize import Layer, argument, finish, moments, normalize, result, tensors
-from .row_kernel import RowKernel, joined, parts_of, statistic, stored_as
+from .row_kernel import RowKernel, source
+from .row_parts import joined, parts_of, statistic, stored_as
 from .rows import Along, spread, whole
 
 
-@lowers("layer_norm_grad", "rms_norm_grad", fuses=every)
+@lowers("layer_norm_grad", "rms_norm_grad", fuses=every, narrow=(0, 1), rounds=True)
 def _layer_norm_grad(site: Site) -> bool:
     if not tensors(site, range(3)) or not site.types[1].shape:
         return False
@@ -92,23 +93,25 @@ def _in_columns(site: Site, layer: Layer, affine: Mapping[str, Ref], terms: Mapp
     k = RowKernel(site, f"{site.op}_columns", shape, over, reads, parts or outputs, ctype=layer.ctype, cut=bool(parts))
     _sum(k, parts or outputs, [terms[y.name] for y in outputs])
     if parts:
-        given = joined(parts, pieces, shape, over)
+        given = joined(parts, shape, over)
         behind = [layer.behind(y) for y in outputs]
         ends = [pieces, *(1 if r else n for n, r in zip(shape, over, strict=True))]
         k = RowKernel(site, f"{site.op}_sums", ends, [True, *over], given, behind, ctype=layer.ctype)
         _sum(k, behind, [p.name for p in given])
 
 
-@lowers("batch_norm_train_grad", fuses=every)
+@lowers("batch_norm_train_grad", fuses=every, narrow=(0, 1), prologue={0: 2}, rounds=True)
 def _batch_norm_train_grad(site: Site) -> bool:
     if not tensors(site, range(3)) or site.types[1].ndim < 2 or not prod(site.types[1].shape):
         return False
     shape, ndim = site.types[1].shape, site.types[1].ndim
     axes = tuple(range(ndim))
+    (g, *beside), derived = source(site, "g", 0)
     new = tuple(spread(name, site.write(i), (1,), ndim) for i, name in ((1, "dscale"), (2, "dbias")))
     layer = Layer(
         shape, tuple(a != 1 for a in axes), whole("x", site.read(1)), whole("dx", site.write()),
-        site.attrs["epsilon"], axes, g=whole("g", site.read(0)), scale=argument(site, "scale", 2, (1,), ndim), new=new,
+        site.attrs["epsilon"], axes, g=g, beside=tuple(beside), derived=derived,
+        scale=argument(site, "scale", 2, (1,), ndim), new=new,
     )  # fmt: skip
     normalize(site, layer)
     return True

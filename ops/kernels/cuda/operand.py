@@ -64,6 +64,16 @@ class Operand:
             step *= self.shape[axis]
         return True
 
+    def in_order(self, last: bool) -> bool:
+        """Whether elements follow each other as in a channels-last, else a row-major tensor, with gaps between rows."""
+        step, rows = 1, False
+        for axis in reversed((0, *range(2, self.ndim), 1) if last else range(self.ndim)):
+            if self.shape[axis] != 1:
+                if self.strides[axis] < step or (self.strides[axis] != 1 and not rows):
+                    return False
+                step, rows = self.strides[axis] * self.shape[axis], True
+        return True
+
     def broadcast_to(self, shape: Sequence[int]) -> Operand:
         """Return the view of this shape, with strides of 0 where it is broadcast."""
         lead = len(shape) - self.ndim

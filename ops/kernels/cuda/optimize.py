@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Protocol
 
 import numpy as np
 
-from ...optimize import ADAM_NUMBERS, SGD_NUMBERS
+from ...optimize import ADAM_NUMBERS, SGD_IDLE, SGD_NUMBERS, adam_idle
 from ...types import DType, TensorType
 from .kernel import Argument, Kernel, Parameter, Ref, blocks
 from .lowering import Site, lowers
 from .prelude import c_type, computed
-from .reduction_text import folds_text
 
 THREADS = 256
 CHUNK = 1 << 14
@@ -28,16 +25,6 @@ CHUNK = 1 << 14
 _POINTER: list[Parameter] = ["pointer"]
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
-
-
-class Tables(Protocol):
-    """What a site offers beside `Site` where many nodes become one launch."""
-
-    def table(self, refs: Sequence[Ref], *, writes: Sequence[int] = ()) -> Ref:
-        """Return a vector of int64 in device memory: the addresses of the first elements of tensors.
-
-        A launch that reads the table counts as reading the tensors, and as writing those at the indices `writes`.
-        """
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,7 @@ class Formula:
         dtype: of everything.
         state: how many tensors of state there are.
         decays, nesterov, decoupled: the ops' attributes.
-        scaled, clipped: whether gradients are multiplied by a number in memory, the inverse loss scale or a clip.
+        factors: how many numbers in memory gradients are multiplied by: the inverse loss scale, a clip.
         skips: whether a number in memory other than 0 means that nothing changes.
     """
 
@@ -59,8 +46,7 @@ class Formula:
     decays: bool
     nesterov: bool
     decoupled: bool
-    scaled: bool = False
-    clipped: bool = False
+    factors: int = 0
     skips: bool = False
 
     @property
@@ -81,7 +67,7 @@ class Formula:
     def text(self) -> str:
         """Return the functions that both kernels call."""
         numbers = ADAM_NUMBERS if self.adam else SGD_NUMBERS
-        idle = ["1" if self.decoupled else "0", "0", "1", "0", "1", "1", "0"] if self.adam else ["0", "0", "1", "0"]
+        idle = adam_idle(self.decoupled) if self.adam else SGD_IDLE
         load = "".join(
             f"        {n} = idle ? (Computed){v} : widen(from[{i}]);\n"
             for i, (n, v) in enumerate(zip(numbers, idle, strict=True))
@@ -93,12 +79,17 @@ class Formula:
             tensors=self.tensors, threads=THREADS,
         ).replace("<%", "{").replace("%>", "}")  # fmt: skip
 
-    def factors(self) -> tuple[str, str]:
-        """Return the parameters of the numbers in memory, and the argument of `Numbers` and the factor of gradients."""
-        names = [n for n, there in (("inverse", self.scaled), ("clip", self.clipped), ("skip", self.skips)) if there]
-        given = "".join(f", const float* {n}" for n in names)
-        factor = " * ".join([f"(Computed){n}[0]" for n in names if n != "skip"]) or "(Computed)1"
-        return given, f"Numbers(numbers, {'skip[0] != 0.0f' if self.skips else 'false'}), {factor}"
+    @property
+    def numbers(self) -> int:
+        """How many numbers in memory there are, beside the vector."""
+        return self.skips + self.factors
+
+    def given(self) -> tuple[str, str]:
+        """Return the parameters of these numbers, and the argument of `Numbers` and the factor of gradients."""
+        factors = [f"f{i}" for i in range(self.factors)]
+        parameters = "".join(f", const float* {n}" for n in [*(["skip"] if self.skips else []), *factors])
+        factor = " * ".join(f"(Computed){f}[0]" for f in factors) or "(Computed)1"
+        return parameters, f"Numbers(numbers, {'skip[0] != 0.0f' if self.skips else 'false'}), {factor}"
 
 
 _WALK = r"""
@@ -199,7 +190,7 @@ def _adam(f: Formula) -> str:
     lines += ["s[0] += n.grow_mean * (g - s[0]);", "s[1] = n.keep_square * s[1] + n.grow_square * (g * g);"]
     largest = "s[1]"
     if f.state > 2:
-        lines.append("if (s[1] > s[2] || s[1] != s[1]) s[2] = s[1];")
+        lines.append("if (!n.idle && (s[1] > s[2] || s[1] != s[1])) s[2] = s[1];")
         largest = "s[2]"
     root = "sqrtf" if computed(f.dtype) == "float" else "sqrt"
     lines.append(f"p -= n.rate * (s[0] / ({root}({largest}) / n.square_scale + n.eps));")
@@ -209,7 +200,7 @@ def _adam(f: Formula) -> str:
 def single(f: Formula) -> Kernel:
     """Return the kernel of one tensor: its pointers, numbers, elements, and elements of a block."""
     pointers = ", ".join(f"Stored* t{i}" for i in range(f.tensors))
-    given, factors = f.factors()
+    given, factors = f.given()
     code = f.text() + (
         f'extern "C" __global__ void __launch_bounds__({THREADS}) {f.name}(\n'
         f"    {pointers}, const Stored* numbers{given}, i64 count, i64 chunk\n) {{\n"
@@ -217,8 +208,7 @@ def single(f: Formula) -> Kernel:
         "    const i64 low = (i64)blockIdx.x * chunk;\n"
         f"    walk(t, low, min(low + chunk, count), {factors});\n}}\n"
     )
-    extra = f.scaled + f.clipped + f.skips
-    parameters: list[Parameter] = [*_POINTER * (f.tensors + 1 + extra), "i64", "i64"]
+    parameters: list[Parameter] = [*_POINTER * (f.tensors + 1 + f.numbers), "i64", "i64"]
     return Kernel(f.name, code, tuple(parameters), THREADS, f.registers)
 
 
@@ -227,7 +217,7 @@ def several(f: Formula) -> Kernel:
 
     A tensor's row in the table has its `f.tensors` addresses; `first` is the first block of each.
     """
-    given, factors = f.factors()
+    given, factors = f.given()
     name = f"{f.name}_several"
     code = f.text() + (
         f'extern "C" __global__ void __launch_bounds__({THREADS}) {name}(\n'
@@ -240,22 +230,53 @@ def several(f: Formula) -> Kernel:
         "    const i64 low = (i64)((int)blockIdx.x - first[own]) * chunk;\n"
         f"    walk(t, low, min(low + chunk, counts[own]), {factors});\n}}\n"
     )
-    extra = f.scaled + f.clipped + f.skips
-    parameters: list[Parameter] = [*_POINTER * (5 + extra), "i64"]
+    parameters: list[Parameter] = [*_POINTER * (5 + f.numbers), "i64"]
     return Kernel(name, code, tuple(parameters), THREADS, f.registers)
 
 
 def formula(site: Site) -> Formula | None:
     """Return what a site's step is, None where kernels do not compute it."""
     t = site.results[0]
-    given = [x for x in site.types if x is not None]
+    places = _Places.of(site)
+    given = [site.types[i] for i in (*places.tensors, places.numbers)]
     if t.dtype.name not in FLOATS or any(not isinstance(x, TensorType) or x.dtype != t.dtype for x in given):
         return None
     attrs = site.attrs
     return Formula(
         site.op == "adam_update", t.dtype, len(site.results) - 1, attrs["decays"], attrs.get("nesterov", False),
-        attrs.get("decoupled", False),
+        attrs.get("decoupled", False), places.factors, places.skip is not None,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Which arguments of a site are what.
+
+    Attributes:
+        tensors: the parameter, its gradient and its state.
+        numbers: the vector.
+        skip: the flag, None where there is none.
+        factors: how many there are in the list behind.
+    """
+
+    tensors: tuple[int, ...]
+    numbers: int
+    skip: int | None
+    factors: int
+
+    @classmethod
+    def of(cls, site: Site) -> _Places:
+        numbers = 5 if site.op == "adam_update" else 3
+        tensors = tuple(i for i in range(numbers) if site.types[i] is not None)
+        more = [*site.types[numbers + 1 :], None, None]
+        return cls(tensors, numbers, None if more[0] is None else numbers + 1, len(more[1] or ()))
+
+    def read(self, site: Site) -> tuple[list[Ref], list[Ref]]:
+        """Return the tensors, and the vector with the flag and the factors."""
+        single = [self.numbers, *([] if self.skip is None else [self.skip])]
+        factors = [site.read(self.numbers + 2, order="plain", item=k) for k in range(self.factors)]
+        numbers = [site.read(i, order="plain") for i in single]
+        return [site.read(i, order="plain") for i in self.tensors], numbers + factors
 
 
 @lowers("sgd_update", "adam_update")
@@ -263,26 +284,22 @@ def _update(site: Site) -> bool:
     f = formula(site)
     if f is None:
         return False
-    *tensors, numbers = _read(site)
+    tensors, numbers = _Places.of(site).read(site)
     made = [site.write(i, order="plain") for i in range(1 + f.state)]
     count = tensors[0].operand.size
     if count:
         chunk = THREADS * 8 * max(1, -(-count // (THREADS * 8 * 2112)))  # two waves of eight blocks on 132 processors
-        arguments: list[Argument] = [*tensors, *made, numbers, count, chunk]
+        arguments: list[Argument] = [*tensors, *made, *numbers, count, chunk]
         writes = range(len(tensors), len(tensors) + len(made))
         site.launch(single(f), (blocks(count, chunk), 1, 1), (THREADS, 1, 1), arguments, writes=writes)
     return True
 
 
-def _read(site: Site) -> list[Ref]:
-    return [site.read(i, order="plain") for i, t in enumerate(site.types) if t is not None]
-
-
 def together(site: Site) -> Hashable:
     """Return what sites have to share to be one launch of `multi_tensor`, beside their numbers; None for none.
 
-    A plan groups the updates of one run of nodes, none of which reads what another makes, by this and by the value that
-    their last argument is.
+    A plan groups the updates of one run of nodes, none of which reads what another makes, by this and by the values
+    that their numbers, flags and factors are.
     """
     return formula(site)
 
@@ -302,6 +319,11 @@ class Chunks:
     first: Ref
     blocks: int
 
+    @property
+    def arguments(self) -> list[Argument]:
+        """What a launch is given."""
+        return [self.counts, self.owner, self.first]
+
     @classmethod
     def of(cls, site: Site, counts: Sequence[int]) -> Chunks:
         """Cut tensors of these sizes into chunks."""
@@ -314,167 +336,29 @@ class Chunks:
         )  # fmt: skip
 
 
-def multi_tensor(
-    sites: Sequence[Site], tables: Tables, *, gradients: Sequence[Ref] | None = None, inverse: Ref | None = None,
-    clip: Ref | None = None, skip: Ref | None = None,
-) -> bool:  # fmt: skip
+def multi_tensor(sites: Sequence[Site]) -> bool:
     """Let the updates of many parameters be one launch, behind the last of them.
 
     Args:
-        sites: whose `together` is equal, and which share their numbers.
-        tables: the last site, as what makes tables.
-        gradients: what is read in the place of the sites' own gradients, where the factors below are taken out of them.
-        inverse: a float32 that gradients are multiplied with: one over the loss scale.
-        clip: another: what `gradient_norm` makes.
-        skip: a float32; where it is not 0, parameters and state stay what they are.
+        sites: whose `together` is equal, and which share their numbers, their flag and their factors.
     """
-    plain = formula(sites[0])
-    if plain is None or any(formula(s) != plain for s in sites):
+    f = formula(sites[0])
+    if f is None or any(formula(s) != f for s in sites):
         return False
-    f = Formula(
-        plain.adam, plain.dtype, plain.state, plain.decays, plain.nesterov, plain.decoupled, inverse is not None,
-        clip is not None, skip is not None,
-    )  # fmt: skip
     refs: list[Ref] = []
     writes: list[int] = []
     counts: list[int] = []
-    numbers: Ref | None = None
-    for i, site in enumerate(sites):
-        *tensors, numbers = _read(site)
-        if gradients is not None:
-            tensors[1] = gradients[i]
+    numbers: list[Ref] = []
+    for site in sites:
+        tensors, numbers = _Places.of(site).read(site)
         made = [site.write(k, order="plain") for k in range(1 + f.state)]
         if tensors[0].operand.size:
             writes += range(len(refs) + len(tensors), len(refs) + f.tensors)
             refs += [*tensors, *made]
             counts.append(tensors[0].operand.size)
     if counts:
-        assert numbers is not None
         last = sites[-1]
         cut = Chunks.of(last, counts)
-        given = [r for r in (inverse, clip, skip) if r is not None]
-        arguments: list[Argument] = [
-            tables.table(refs, writes=writes),
-            cut.counts,
-            cut.owner,
-            cut.first,
-            numbers,
-            *given,
-            CHUNK,
-        ]
+        arguments: list[Argument] = [last.table(refs, writes=writes), *cut.arguments, *numbers, CHUNK]
         last.launch(several(f), (cut.blocks, 1, 1), (THREADS, 1, 1), arguments, writes=())
     return True
-
-
-@dataclass(frozen=True)
-class Norm:
-    """What `gradient_norm` makes, float32 of one element each.
-
-    Attributes:
-        norm: of all gradients together.
-        clip: what brings it down to the largest norm, at most 1.
-        found: 1 where a gradient is not finite, else 0: a `skip` of `multi_tensor`.
-    """
-
-    norm: Ref
-    clip: Ref
-    found: Ref
-
-
-def gradient_norm(
-    site: Site, tables: Tables, gradients: Sequence[Ref], *, inverse: Ref | None = None, max_norm: float = float("inf")
-) -> Norm:
-    """Add up the squares of all gradients, in two stages of fixed shape.
-
-    Args:
-        site: where the work is added.
-        tables: the site, as what makes tables.
-        gradients: without gaps, of one element type.
-        inverse: a float32 that they are multiplied with first.
-        max_norm: how long they may be.
-    """
-    dtype = gradients[0].operand.dtype if gradients else np.dtype(np.float32)
-    counts = [prod(g.operand.shape) for g in gradients]
-    chunks = sum(-(-n // CHUNK) for n in counts)
-    parts = site.temporary(np.dtype(np.float64 if dtype == np.float64 else np.float32), (chunks,))
-    if chunks:
-        there = [g for g, n in zip(gradients, counts, strict=True) if n]
-        cut = Chunks.of(site, [n for n in counts if n])
-        arguments: list[Argument] = [tables.table(there), cut.counts, cut.owner, cut.first]
-        arguments += [parts, *([] if inverse is None else [inverse]), CHUNK]
-        site.launch(_squares(dtype, inverse is not None), (chunks, 1, 1), (THREADS, 1, 1), arguments, writes=(4,))
-    norm, clip, found = (site.temporary(np.dtype(np.float32), (1,)) for _ in range(3))
-    site.launch(
-        _total(parts.operand.dtype), (1, 1, 1), (THREADS, 1, 1), [parts, norm, clip, found, chunks, float(max_norm)],
-        writes=(1, 2, 3),
-    )  # fmt: skip
-    return Norm(norm, clip, found)
-
-
-def _squares(dtype: DType, scaled: bool) -> Kernel:
-    """Return the first stage: the sum of the squares of each chunk, NaN where an element is not finite."""
-    c, width = computed(dtype), 16 // dtype.itemsize
-    given, factor = (", const float* inverse", f"({c})inverse[0]") if scaled else ("", f"({c})1")
-    absolute, infinity, nan = (
-        ("fabsf", "__int_as_float(0x7f800000)", "__int_as_float(0x7fc00000)")
-        if c == "float"
-        else ("fabs", "__longlong_as_double(0x7ff0000000000000ll)", "__longlong_as_double(0x7ff8000000000000ll)")
-    )
-    code = folds_text([f"Sum<{c}>"]) + (
-        f'extern "C" __global__ void __launch_bounds__({THREADS}) gradient_squares(\n'
-        f"    const i64* table, const i64* counts, const i32* owner, const i32* first, {c}* parts{given}, i64 chunk\n"
-        ") {\n"
-        f"    __shared__ Sum<{c}> slots[{THREADS // 32}];\n"
-        "    const int own = owner[blockIdx.x];\n"
-        f"    const {c_type(dtype)}* x = (const {c_type(dtype)}*)table[own];\n"
-        "    const i64 low = (i64)((int)blockIdx.x - first[own]) * chunk, high = min(low + chunk, counts[own]);\n"
-        f"    const {c} factor = {factor};\n"
-        f"    Sum<{c}> s = Sum<{c}>::none();\n"
-        "    bool wild = false;\n"
-        "    i64 begin = low;\n"
-        "    if ((u64)x % 16 == 0) {\n"
-        f"        begin = high - (high - low) % {width};\n"
-        "        #pragma unroll 4\n"
-        f"        for (i64 at = low + threadIdx.x * {width}; at < begin; at += {THREADS * width}) {{\n"
-        f"            const auto v = *(const pack<{c_type(dtype)}, {width}>*)(x + at);\n"
-        "            #pragma unroll\n"
-        f"            for (int i = 0; i < {width}; ++i) {{\n"
-        f"                const {c} g = widen(v.at[i]);\n"
-        f"                wild |= !({absolute}(g) < {infinity});\n"
-        "                s.add(g * factor * (g * factor));\n"
-        "            }\n"
-        "        }\n"
-        "    }\n"
-        f"    for (i64 at = begin + threadIdx.x; at < high; at += {THREADS}) {{\n"
-        f"        const {c} g = widen(x[at]);\n"
-        f"        wild |= !({absolute}(g) < {infinity});\n"
-        "        s.add(g * factor * (g * factor));\n"
-        "    }\n"
-        f"    if (wild) s.value = {nan};\n"
-        f"    together<1, {THREADS}>(s, slots);\n"
-        "    if (threadIdx.x == 0) parts[blockIdx.x] = s.value;\n"
-        "}\n"
-    )
-    parameters: list[Parameter] = [*_POINTER * (5 + scaled), "i64"]
-    return Kernel("gradient_squares", code, tuple(parameters), THREADS, 64)
-
-
-def _total(dtype: DType) -> Kernel:
-    """Return the second stage, of one block: the norm, the clip, and whether a gradient was not finite."""
-    code = folds_text(["Sum<double>"]) + (
-        f'extern "C" __global__ void __launch_bounds__({THREADS}) gradient_norm(\n'
-        f"    const {c_type(dtype)}* parts, float* norm, float* clip, float* found, i64 count, double largest\n"
-        ") {\n"
-        f"    __shared__ Sum<double> slots[{THREADS // 32}];\n"
-        "    Sum<double> s = Sum<double>::none();\n"
-        f"    for (i64 at = threadIdx.x; at < count; at += {THREADS}) s.add((double)parts[at]);\n"
-        f"    together<1, {THREADS}>(s, slots);\n"
-        "    if (threadIdx.x == 0) {\n"
-        "        const double length = sqrt(s.value), factor = largest / (length + 1e-6);\n"
-        "        norm[0] = (float)length;\n"
-        "        clip[0] = factor < 1.0 || factor != factor ? (float)factor : 1.0f;\n"
-        "        found[0] = s.value != s.value ? 1.0f : 0.0f;\n"
-        "    }\n"
-        "}\n"
-    )
-    return Kernel("gradient_norm", code, (*_POINTER * 4, "i64", "f64"), THREADS, 64)

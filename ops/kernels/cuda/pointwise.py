@@ -17,12 +17,15 @@ from .elementwise import elementwise
 from .expression import named, supports
 from .indexing import View, broadcast, ordered, view
 from .kernel import Ref
-from .lowering import Site, lowers
+from .lowering import Order, Site, lowers
 from .operand import Sizes
 from .prelude import C_TYPES, computed
 
 _LARGE = 1 << 18
 """Bytes from which an input that lies across the target is copied first, through shared memory."""
+
+_LAST = ("conv", "conv_input_grad", "conv_weight_grad")
+"""Ops that read channels last."""
 
 
 def lower(site: Site, expression: Expr, numbers: Sequence[int]) -> bool:
@@ -61,7 +64,7 @@ def lower(site: Site, expression: Expr, numbers: Sequence[int]) -> bool:
     types = {n: t for n, t in types.items() if n in read}
     if not supports(expression, types, result.dtype):
         return False
-    target = site.write(0)
+    target = site.write(0, order=_order(site, expression))
     if result.size == 0:
         return True
     inputs: dict[str, View | int | float] = {}
@@ -74,6 +77,10 @@ def lower(site: Site, expression: Expr, numbers: Sequence[int]) -> bool:
         renamed[f"a{n}"], used[name] = Var(name), types[f"a{n}"]
         if f"a{n}" in known and computed(used[name]) != "u64":
             inputs[name] = known[f"a{n}"]
+        elif isinstance(expression, Var):
+            made = copied(broadcast(site.read(i), shape), view(target), "cast")
+            site.launch(made.kernel, made.grid, made.block, made.arguments, writes=made.writes)
+            return True
         else:
             inputs[name] = _along_target(site, site.read(i), shape, target)
     expression = substitute(expression, renamed)
@@ -82,6 +89,13 @@ def lower(site: Site, expression: Expr, numbers: Sequence[int]) -> bool:
     )
     site.launch(made.kernel, made.grid, made.block, made.arguments, writes=made.writes)
     return True
+
+
+def _order(site: Site, expression: Expr) -> Order:
+    """Return how the result is to lie: what is cast for convolutions alone as they read it, which saves a copy."""
+    readers = site.readers(0)
+    for_convolutions = readers and isinstance(expression, Var) and all(op in _LAST for op in readers)
+    return "channels_last" if for_convolutions and site.results[0].ndim > 2 else "any"
 
 
 def _exact(dtype: DType) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,7 +12,8 @@ from ...types import DType, TensorType
 from .kernel import Parameter
 from .lowering import Site, every, lowers
 from .prelude import C_TYPES, computed
-from .row_kernel import RowKernel, floats, function, joined, parts_of, sizes, stored_as
+from .row_kernel import RowKernel, floats, function, sizes, source
+from .row_parts import joined, parts_of, stored_as
 from .rows import Along, spread, whole
 from .signature import element_limits
 
@@ -85,8 +86,8 @@ def _wide(dtype: DType) -> str:
 
 
 def fold_rows(
-    site: Site, name: str, shape: Sequence[int], reduced: Sequence[bool], x: Along, y: Along, how: Folding,
-    axes: Sequence[int], count: int,
+    site: Site, name: str, shape: Sequence[int], reduced: Sequence[bool], reads: Sequence[Along], y: Along,
+    how: Folding, axes: Sequence[int], count: int, derived: Mapping[str, Sequence[str]] | None = None,
 ) -> None:  # fmt: skip
     """Fold rows in one kernel, or pieces of few long rows and then what they gave.
 
@@ -95,29 +96,34 @@ def fold_rows(
         name: of the kernels.
         shape: of the walk.
         reduced: which of its axes are in a row.
-        x: what is folded.
+        reads: what is folded, `x`, or what that is computed of.
         y: the output.
         how: it is folded.
         axes: the axes of the walk that the output has.
         count: elements of a row.
+        derived: how `x` is computed.
     """
     kind: Parameter = "f64" if how.ctype == "double" else "f32" if how.ctype == "float" else "i64"
     dtypes = {s: stored_as("i64" if s == "at" else how.ctype) for s in how.states}
-    pieces, parts = parts_of(site, x, shape, reduced, dtypes)
-    last, term, shape2, reduced2, out = [x], how.term, list(shape), list(reduced), y
+    pieces, parts = parts_of(site, reads[0], shape, reduced, dtypes, reads[1:])
+    last, term, shape2, reduced2, out = list(reads), how.term, list(shape), list(reduced), y
     if parts:
         first = RowKernel(
-            site, f"{name}_pieces", shape, reduced, [x], parts, ctype=how.ctype, cut=True, least=how.least
-        )
+            site, f"{name}_pieces", shape, reduced, reads, parts, ctype=how.ctype, cut=True, least=how.least,
+            derived=derived,
+        )  # fmt: skip
         first.fold([(how.states, how.fold, how.term)])
         first.put({s: s for s in how.states})
         first.launch()
-        last = joined(parts, pieces, shape, reduced)
+        last = joined(parts, shape, reduced)
         shape2 = [pieces, *(1 if r else n for n, r in zip(shape, reduced, strict=True))]
         reduced2, axes = [True, *reduced], [a + 1 for a in axes]
         out = Along(y.name, y.ref, (0, *y.strides))
         term = ", ".join(p.name for p in last)
-    k = RowKernel(site, name, shape2, reduced2, last, [out], ctype=how.ctype, axes=axes, least=how.least)
+    k = RowKernel(
+        site, name, shape2, reduced2, last, [out], ctype=how.ctype, axes=axes, least=how.least,
+        derived=None if parts else derived,
+    )  # fmt: skip
     k.fold([(how.states, how.fold, term)])
     if "n" in how.result.replace("(", " ").replace(")", " ").split():
         k.number("n", count if kind == "i64" else float(count), kind)
@@ -138,12 +144,12 @@ def reduce_axes(site: Site, axes: Sequence[int], where: Sequence[int]) -> bool:
     how = folding(site.op, t.dtype, count)
     if how is None:
         return False
-    x, out = site.read(0), site.write()
+    (reads, derived), out = source(site, "x", 0), site.write()
     if out.operand.size == 0:
         return True
     reduced = [a in axes for a in range(t.ndim)]
     y = spread("y", out, where, t.ndim)
-    fold_rows(site, f"reduce_{site.op}", sizes(t), reduced, whole("x", x), y, how, where, count)
+    fold_rows(site, f"reduce_{site.op}", sizes(t), reduced, reads, y, how, where, count, derived)
     return True
 
 
@@ -151,7 +157,7 @@ def _output_axes(axes: Sequence[int], ndim: int, keepdims: bool) -> list[int]:
     return [a for a in range(ndim) if keepdims or a not in axes]
 
 
-@lowers("sum", "mean", "prod", "max", "min", "l2_norm", "logsumexp", fuses=every)
+@lowers("sum", "mean", "prod", "max", "min", "l2_norm", "logsumexp", fuses=every, narrow=(0,), prologue={0: 1})
 def _reduce(site: Site) -> bool:
     t = site.types[0]
     if not isinstance(t, TensorType):
@@ -160,7 +166,7 @@ def _reduce(site: Site) -> bool:
     return reduce_axes(site, axes, _output_axes(axes, t.ndim, site.attrs.get("keepdims", False)))
 
 
-@lowers("sum_to", fuses=every)
+@lowers("sum_to", fuses=every, narrow=(0,), prologue={0: 1})
 def _sum_to(site: Site) -> bool:
     t, shape = site.types[0], site.attrs["shape"]
     if not isinstance(t, TensorType):
@@ -170,7 +176,7 @@ def _sum_to(site: Site) -> bool:
     return reduce_axes(site, axes, range(lead, t.ndim))
 
 
-@lowers("argmax", "argmin", fuses=every)
+@lowers("argmax", "argmin", fuses=every, narrow=(0,))
 def _arg(site: Site) -> bool:
     t = site.types[0]
     axis = site.attrs["axis"] % t.ndim if isinstance(t, TensorType) and t.ndim else -1
@@ -185,12 +191,12 @@ def _arg(site: Site) -> bool:
     where = _output_axes((axis,), t.ndim, site.attrs.get("keepdims", False))
     reduced = [a == axis for a in range(t.ndim)]
     fold_rows(
-        site, f"reduce_{site.op}", sizes(t), reduced, whole("x", x), spread("y", out, where, t.ndim), how, where, 0
+        site, f"reduce_{site.op}", sizes(t), reduced, [whole("x", x)], spread("y", out, where, t.ndim), how, where, 0
     )
     return True
 
 
-@lowers("divided", fuses=every)
+@lowers("divided", fuses=every, narrow=(0,))
 def _divided(site: Site) -> bool:
     t = site.types[0]
     if not isinstance(t, TensorType) or not floats(t.dtype):

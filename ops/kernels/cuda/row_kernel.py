@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
 from typing import TypeAlias
-
-import numpy as np
 
 from ...errors import KernelError
 from ...types import DType, TensorType
-from .expression import NUMPY, write
+from .expression import write
 from .indexing import reciprocal
 from .kernel import Argument, Kernel, Parameter, Ref
 from .lowering import Site
-from .operand import Operand, Sizes, packed
+from .operand import Operand, Sizes
 from .prelude import c_type, computed
 from .reduction_text import folds_text, settled_type
-from .rows import PROCESSORS, Along, Lie, Walk, arrange, spread_strides, statistic_strides
+from .row_parts import stored_as
+from .rows import PROCESSORS, Along, Lie, Walk, arrange, spread_strides, whole
 from .signature import REGISTERS
 
 Axes: TypeAlias = "Sequence[int] | Callable[[Operand], Sizes]"
@@ -68,11 +65,6 @@ def sizes(t: TensorType) -> Sizes:
     return tuple(int(n) for n in t.shape)
 
 
-def stored_as(ctype: str) -> DType:
-    """Return the element type of tensors of what is calculated with."""
-    return np.dtype(NUMPY[ctype])
-
-
 def function(name: str, ctype: str) -> str:
     """Return what a function of the CUDA library is called for a type."""
     return name if ctype == "double" else f"{name}f"
@@ -107,6 +99,7 @@ class RowKernel:
         widest: int = 8,
         axes: Axes | None = None,
         least: str = "0",
+        derived: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Start a kernel.
 
@@ -125,7 +118,9 @@ class RowKernel:
             axes: the axes of the walk that the site's first output has, for its epilogue, or a function that returns
                 an operand's strides along the walk.
             least: what an `Extreme` of nothing is.
+            derived: the lines that compute elements of the tensors that are read, by the names that they declare.
         """
+        self.derived = dict(derived or {})
         self.site, self.name, self.hold, self.least = site, name, tuple(hold), least
         self.epilogue = site.epilogue if axes is not None else None
         extra: list[Along] = []
@@ -134,6 +129,9 @@ class RowKernel:
                 strides = axes(o) if callable(axes) else spread_strides(o, axes, len(shape))
                 extra.append(Along(f"a{i}", ref, strides))
         self.reads, self.writes = [*reads, *extra], list(writes)
+        self.rounded = site.rounded() if axes is not None else None
+        if self.rounded is not None:
+            self.writes.append(Along("rounded", self.rounded, self.writes[0].strides))
         tensors = [*self.reads, *self.writes]
         self.walk: Walk = arrange(shape, reduced, tensors, hold=len(self.hold), cut=cut, each=each, widest=widest)
         self.lies = {t.name: y for t, y in zip(tensors, self.walk.lies, strict=True)}
@@ -142,6 +140,7 @@ class RowKernel:
         self.states: dict[str, str] = {}
         self.loaded: set[str] = set()
         self.numbers: dict[str, tuple[Parameter, int | float]] = {}
+        self.flags: dict[str, Ref] = {}
         self.folds: list[str] = []
         self.slots: list[str] = []
         self.head: list[str] = []
@@ -202,6 +201,17 @@ class RowKernel:
         self.body.append(f"{self.states[name]} {name}_[W];")
         self._for_rows([f"{name}_[w] = {expression};"])
 
+    def flag(self, message: str, condition: str) -> None:
+        """Set a flag of the site where a row fulfils a condition.
+
+        Args:
+            message: what is wrong with it, said of the op.
+            condition: over states, tensors that have one element a row, and numbers.
+        """
+        name = f"flag{len(self.flags)}"
+        self.flags[name] = self.site.flag(message)
+        self._for_rows([f"if ({condition}) *{name} = 1;"], "if (live && member == 0)")
+
     def map(self, results: Mapping[str, str], collected: Mapping[str, str] | None = None) -> None:
         """Write tensors element by element.
 
@@ -210,6 +220,8 @@ class RowKernel:
             collected: what is summed up over rows, place by place, in the tensors that `collecting` made.
         """
         lines, before, after = [], [], []
+        if self.rounded is not None:
+            results = {**results, "rounded": f"{self.writes[0].name}_value"}
         for name, expression in results.items():
             stored, step = c_type(self.tensors[name].ref.operand.dtype), self.lies[name].step
             lines += self._stored(name, expression)
@@ -343,6 +355,8 @@ class RowKernel:
         self, lines: Sequence[str], before: Sequence[str] = (), after: Sequence[str] = (), mutable: str | None = None
     ) -> None:
         """Write a walk over the packs of a row."""
+        words = {word for line in lines for word in _NAME.findall(line)}
+        lines = [*(line for name, how in self.derived.items() if name in words for line in how), *lines]
         self._load_states(lines)
         words = {word for line in lines for word in _NAME.findall(line)}
         fresh = []
@@ -371,7 +385,8 @@ class RowKernel:
             inner.append(f"const i64 position = {'j' if self.walk.columns else '(i64)j * V + e'};")
         body = [*loads, *before, _UNROLL, "for (int e = 0; e < V; ++e) {", *inner, *named, "}", *after]
         moved = self.walk.width * sum(self.tensors[name].size for name in fresh)
-        self.body += self._loop(body, max(1, min(8 if self.walk.width == 1 else 4, _BYTES // max(1, moved))))
+        most = 8 if self.walk.width == 1 or moved <= _BYTES // 8 else 4
+        self.body += self._loop(body, max(1, min(most, _BYTES // max(1, moved))))
 
     def _loop(self, body: Sequence[str], unroll: int = 1) -> list[str]:
         digits = []
@@ -442,6 +457,8 @@ class RowKernel:
         for t in self.tensors.values():
             const = "" if t.name in written else "const "
             add("pointer", f"{const}{c_type(t.ref.operand.dtype)}* __restrict__ {t.name}", t.ref)
+        for name, ref in self.flags.items():
+            add("pointer", f"i32* __restrict__ {name}", ref)
         span: Parameter = "i64" if walk.far else "i32"
         many: Parameter = "i64" if walk.units >= 2**31 - 2**20 else "i32"
         add(many, "unit units", walk.units)
@@ -522,58 +539,28 @@ class RowKernel:
         walk = self.walk
         kernel = Kernel(self.name, code, kinds, walk.threads, self._registers())
         count = -(-walk.units // walk.units_each)
-        first = len(self.reads)
+        first, last = len(self.reads), len(self.tensors) + len(self.flags)
         grid = (min(count, self.turns) if self.turns else count, walk.pieces, 1)
-        self.site.launch(kernel, grid, (walk.threads, 1, 1), arguments, writes=range(first, first + len(self.writes)))
+        self.site.launch(kernel, grid, (walk.threads, 1, 1), arguments, writes=range(first, last))
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """A tensor that has no memory yet."""
-
-    operand: Operand
-
-
-def parts_of(
-    site: Site, like: Along, shape: Sequence[int], reduced: Sequence[bool], names: Mapping[str, DType],
-    others: Sequence[Along] = (), *, widest: int = 8, always: bool = False,
-) -> tuple[int, list[Along]]:  # fmt: skip
-    """Return into how many pieces rows are cut, and tensors for what pieces give; none where rows stay whole.
+def source(site: Site, name: str, i: int) -> tuple[list[Along], dict[str, Sequence[str]]]:
+    """Return what an input is read from along all axes of a walk, and the lines that compute its elements of that.
 
     Args:
-        site: where.
-        like: the tensor that says how to walk.
-        shape: of the walk.
-        reduced: which of its axes are in a row.
-        names: of the tensors, with their element types.
-        others: that are read, too.
-        widest: elements of a pack at most.
-        always: whether to return tensors for a single piece, too.
+        site: whose input it is.
+        name: what its elements are called.
+        i: its number.
     """
-    kept = [a for a, r in enumerate(reduced) if not r]
-    lying = Operand(like.ref.operand.dtype, tuple(shape), like.strides)
-    strides = statistic_strides(lying, kept)
-    size = prod(shape[a] for a in kept)
-    planned = [Along(name, _Planned(packed(t, (1, size))), strides) for name, t in names.items()]
-    pieces = arrange(shape, reduced, [like, *others, *planned], cut=True, widest=widest).pieces
-    if pieces == 1 and not always:
-        return 1, []
-    return pieces, [Along(name, site.temporary(t, (pieces, size)), strides) for name, t in names.items()]
-
-
-def statistic(
-    site: Site, name: str, ctype: str, like: Along, shape: Sequence[int], reduced: Sequence[bool]
-) -> Along:  # fmt: skip
-    """Return a new tensor of one number a row, lying as the rows of another do."""
-    kept = [a for a, r in enumerate(reduced) if not r]
-    strides = statistic_strides(Operand(like.ref.operand.dtype, tuple(shape), like.strides), kept)
-    return Along(name, site.temporary(stored_as(ctype), (prod(shape[a] for a in kept),)), strides)
-
-
-def joined(parts: Sequence[Along], pieces: int, shape: Sequence[int], reduced: Sequence[bool]) -> list[Along]:
-    """Return what pieces gave, `x` as `x_part`, along a walk with an axis of pieces in front."""
-    size = prod(n for n, r in zip(shape, reduced, strict=True) if not r)
-    return [Along(f"{p.name}_part", p.ref, (size, *p.strides)) for p in parts]
+    before = site.prologue(i)
+    if before is None:
+        return [whole(name, site.read(i))], {}
+    reads = [whole(f"{name}_in{n}", ref) for n, ref in enumerate(before.refs)]
+    dtype = site.types[i].dtype
+    values = {f"a{n}": t.name for n, t in enumerate(reads)}
+    types = {f"a{n}": computed(t.ref.operand.dtype) for n, t in enumerate(reads)}
+    written = write(before.expression, values, types, stored=dtype, prefix=f"{name}_t")
+    return reads, {name: [*written.statements.splitlines(), f"const {computed(dtype)} {name} = {written.result};"]}
 
 
 def _indented(lines: Sequence[str]) -> str:

@@ -11,11 +11,12 @@ from math import prod
 
 from ...types import TensorType
 from .lowering import Site, every, lowers
-from .row_kernel import RowKernel, floats, function, joined, parts_of, real, sizes, statistic, stored_as
+from .row_kernel import RowKernel, floats, function, real, sizes
+from .row_parts import joined, parts_of, statistic, stored_as
 from .rows import Along, whole
 
 
-@lowers("softmax", "log_softmax", fuses=every)
+@lowers("softmax", "log_softmax", fuses=every, narrow=(0,), rounds=True)
 def _softmax(site: Site) -> bool:
     t = site.types[0]
     if not isinstance(t, TensorType) or not floats(t.dtype) or not t.shape:
@@ -69,7 +70,7 @@ def _in_pieces(site: Site, x: Along, y: Along, shape: Sequence[int], reduced: Se
     found = [statistic(site, name, ctype, x, shape, reduced) for name in ("highest", "by")]
     kept = [pieces, *(1 if r else n for n, r in zip(shape, reduced, strict=True))]
     behind = [Along(s.name, s.ref, (0, *s.strides)) for s in found]
-    k = RowKernel(site, f"{site.op}_rows", kept, [True, *reduced], joined(parts, pieces, shape, reduced), behind)
+    k = RowKernel(site, f"{site.op}_rows", kept, [True, *reduced], joined(parts, shape, reduced), behind)
     k.fold([(("top", "total"), online, "top_part, total_part")])
     k.put({"highest": "top", "by": _by(site.op, ctype)})
     k.launch()
@@ -80,7 +81,7 @@ def _in_pieces(site: Site, x: Along, y: Along, shape: Sequence[int], reduced: Se
     return True
 
 
-@lowers("softmax_grad", "log_softmax_grad", fuses=every)
+@lowers("softmax_grad", "log_softmax_grad", fuses=every, narrow=(0, 1), rounds=True)
 def _gradient(site: Site) -> bool:
     t = site.types[1]
     if not all(isinstance(t, TensorType) and floats(t.dtype) for t in site.types) or not t.shape:

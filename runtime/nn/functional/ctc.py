@@ -8,6 +8,7 @@ import numpy as np
 
 from ....ops import ctc as ctc_ops, layout, pointwise as pw, reduce as red
 from ....ops.errors import OpError, ShapeError, TraceError
+from ....ops.places import to_numpy
 from .loss import elements, reduced
 from .spatial import beside
 
@@ -83,7 +84,7 @@ def _padded(targets: Any, labels: Any, x: Any, single: bool) -> Any:
         raise TraceError(
             "ctc_loss: targets that are joined cannot be told apart in a compiled function; pass them padded, (N, S)"
         )
-    joined, lengths = (a.get() if hasattr(a, "get") else a for a in (joined, lengths))
+    joined, lengths = map(to_numpy, (joined, lengths))
     if int(lengths.sum()) != joined.size:
         raise ShapeError(
             f"Expected tensor to have size {int(lengths.sum())} at dimension 0, but got size {joined.size} for "

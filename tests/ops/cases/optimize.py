@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxgrad.ops.optimize import adam_update, sgd_update
+from onnxgrad.ops.expr import Const, Var, where
+from onnxgrad.ops.optimize import adam_update, gradient_norm, sgd_update, step_numbers
 
 from ..case import OpCase, rand
 
@@ -27,7 +28,7 @@ def sgd(decays: bool, nesterov: bool) -> Any:
         b = 0.9 * b + 0.7 * g
         return p - 0.1 * (g + 0.9 * b if nesterov else b), b
 
-    return lambda p, g, b, _: tuple(np.vectorize(one)(p, g, b))
+    return lambda p, g, b, *_: tuple(np.vectorize(one)(p, g, b))
 
 
 def adam(decays: bool, decoupled: bool, largest: bool) -> Any:
@@ -42,12 +43,37 @@ def adam(decays: bool, decoupled: bool, largest: bool) -> Any:
         m_hat, u_hat = m / (1 - BETAS[0] ** STEP), u / (1 - BETAS[1] ** STEP)
         return p - LR * m_hat / (math.sqrt(u_hat) + EPS), m, v, u
 
-    def reference(p: Any, g: Any, m: Any, v: Any, u: Any, _: Any) -> tuple[Any, ...]:
+    def reference(p: Any, g: Any, m: Any, v: Any, u: Any, *_: Any) -> tuple[Any, ...]:
         found = tuple(np.vectorize(one)(p, g, m, v, v if u is None else u))
         return found if largest else found[:3]
 
     return reference
 
+
+def single(value: float) -> np.ndarray:
+    return np.array(value, np.float32)
+
+
+def norm(p: float) -> Any:
+    def reference(gradients: list[Any], factors: list[Any]) -> tuple[Any, Any]:
+        flat = np.concatenate([g.reshape(-1) for g in gradients])
+        scale = math.prod(float(f) for f in factors)
+        length = max(map(abs, flat)) if p == math.inf else math.sqrt(math.fsum(x * x for x in flat))
+        return np.asarray(length * scale), single(float(any(not math.isfinite(x) for x in flat)))
+
+    return reference
+
+
+LEFT = {"decays": True, "nesterov": True}
+WILD = np.array([1.0, np.inf, -3.0])
+SETTINGS, COUNT = np.array([LR, *BETAS]), np.array(2.0)
+NUMBERS = {
+    "numbers": (Var("s0") / (1 - Var("s1") ** (Var("c0") + 1)), 1 - Var("s2"), Const(2.0),
+                where(Var("c0") < 1, 1.0, Var("s0"))),
+    "counted": (Var("c0") + 1,),
+    "dtype": "float64",
+}  # fmt: skip
+MADE = np.array([LR / (1 - BETAS[0] ** 3), 1 - BETAS[1], 2.0, LR])
 
 CASES = [
     OpCase(
@@ -72,5 +98,39 @@ CASES = [
         for d in (False, True)
         for decoupled in (False, True)
         for largest in (False, True)
+    ),
+    OpCase(
+        sgd_update, (P, G, M, SGD, single(0), [single(0.5), single(0.25)]),
+        lambda p, g, b, *_: sgd(True, True)(p, g / 8, b, None), LEFT, order=0, symbolic=False, name="sgd_update-scaled",
+    ),
+    OpCase(
+        sgd_update, (P, WILD[1] * G, M, SGD, single(2)), lambda p, g, b, *_: (p, b), LEFT, order=0, symbolic=False,
+        name="sgd_update-skipped",
+    ),
+    *(
+        OpCase(
+            adam_update,
+            (P, G, M, V, U, adam_numbers(1 - LR * DECAY), single(skip), [single(0.5)]),
+            (lambda p, g, m, v, u, *_: (p, m, v, u)) if skip
+            else lambda p, g, m, v, u, *_: adam(True, True, True)(p, g / 2, m, v, u),
+            {"decays": True, "decoupled": True}, order=0, symbolic=False, name=f"adam_update-scaled-{skip}",
+        )
+        for skip in (0, 1)
+    ),
+    *(
+        OpCase(
+            gradient_norm, ([P, G, *more], factors), norm(p), {"p": p}, order=0, symbolic=False, tol=1e-7,
+            name=f"gradient_norm-{p}-{len(more)}",
+        )
+        for p in (2.0, math.inf)
+        for more, factors in (([], []), ([WILD], [single(0.5)]))
+    ),
+    *(
+        OpCase(
+            step_numbers, (SETTINGS, single(skip), [COUNT]),
+            lambda _, skip, counts: (MADE, counts[0] + (skip == 0)), NUMBERS, order=0, symbolic=False,
+            name=f"step_numbers-{skip}",
+        )
+        for skip in (0, 1)
     ),
 ]  # fmt: skip

@@ -14,6 +14,7 @@ import onnxgrad as og
 import onnxgrad.nn as nn
 import onnxgrad.nn.functional as F
 from onnxgrad.errors import InputError
+from onnxgrad.runtime.amp.autocast import _state
 from onnxgrad.runtime.autograd.grad_mode import MODE
 from onnxgrad.runtime.autograd.saved import Late
 
@@ -268,6 +269,17 @@ def test_the_cache_keeps_nothing_alive():
     assert gone() is None
 
 
+def test_casts_of_weights_that_are_gone_go_too():
+    with og.amp.autocast("bfloat16"), og.no_grad():
+        for _ in range(3):
+            nn.Linear(6, 3)(og.tensor(array(2, 6)))
+            gc.collect()
+            assert not _state.cache
+        layer = nn.Linear(6, 3)
+        layer(og.tensor(array(2, 6)))
+        assert len(_state.cache) == 2
+
+
 # gradients -----------------------------------------------------------------------------------------------------------
 
 
@@ -358,8 +370,6 @@ def test_contexts_inside_keep_the_element_type() -> None:
 
 
 def test_recomputing_leaves_no_casts_of_weights() -> None:
-    from onnxgrad.runtime.amp.autocast import _state
-
     layer, x = nn.Linear(3, 3), og.tensor(array(2, 3), requires_grad=True)
     with og.amp.autocast("bfloat16"):
         y = og.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -272,6 +274,97 @@ def test_clipping_in_a_compiled_step():
     eager, compiled = run(False), run(True)
     np.testing.assert_allclose(eager[0], compiled[0], rtol=1e-6)
     assert eager[1] == compiled[1]
+
+
+def test_factors_that_are_set_later_count_in_compiled_steps():
+    p, optimizer, scaler = made(init_scale=64.0, growth_interval=1)
+
+    @og.compile
+    def step(w):
+        optimizer.zero_grad()
+        scaler.scale((p * w).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    scales = []
+    for i, w in enumerate([1.0, 1.0, np.inf, 1.0, np.inf]):
+        if i == 1:
+            scaler.set_growth_factor(4.0)
+        if i == 2:
+            scaler.load_state_dict({**scaler.state_dict(), "backoff_factor": 0.25, "growth_interval": 3})
+        step(og.tensor([w, 2.0]))
+        scales.append(scaler.get_scale())
+    assert scales == [128, 512, 128, 128, 32] and step.compilations == 1
+
+
+def test_optimizers_that_are_gone_are_forgotten():
+    p, optimizer, scaler = made(init_scale=4.0)
+    gone = weakref.ref(optimizer)
+
+    def half():
+        mine = og.optim.SGD([p], lr=1.0)
+        scaler.scale((p * np.inf).sum()).backward()
+        scaler.step(mine)
+        return weakref.ref(mine)
+
+    late = half()
+    gc.collect()
+    assert late() is not None  # its check counts in the coming update
+    scaler.update()
+    del optimizer
+    gc.collect()
+    assert late() is None and gone() is None and len(scaler._progress) == 0
+    assert scaler.get_scale() == 2
+    for _ in range(3):  # an id may come again
+        other = og.optim.SGD([p], lr=1.0)
+        p.grad = None
+        scaler.scale(p.sum()).backward()
+        scaler.step(other)
+        scaler.update()
+        del other
+    assert scaler.get_scale() == 2 and p.tolist() == [-2, -1]
+
+
+def test_copies_go_on_by_themselves():
+    p, optimizer, scaler = made(init_scale=4.0)
+    scaler.scale(p.sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    other = copy.deepcopy(scaler)
+    other.set_growth_interval(2)
+    p.grad = None
+    other.scale(p.sum()).backward()
+    other.step(optimizer)
+    other.update()
+    assert (scaler.get_scale(), other.get_scale()) == (4, 8)
+
+
+def test_a_state_of_steps_that_were_counted_elsewhere_goes_on():
+    """Counts are one array for all parameters in a compiled step; copies and eager steps have their own."""
+    torch = pytest.importorskip("torch")
+    weights = theirs(torch, "adam")[3]
+    model = network(nn)
+    model.load_state_dict({k: og.tensor(v) for k, v in weights.items()})
+    optimizer, scaler = og.optim.Adam(model.parameters(), lr=0.01), GradScaler(init_scale=64.0)
+
+    def step(x):
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(x), og.tensor(LABELS))).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    compiled = og.compile(step)
+    with np.errstate(invalid="ignore"):
+        for x in inputs()[:3]:
+            compiled(og.tensor(x))
+    saved = optimizer.state_dict()["state"]
+    assert {float(s["step"]) for s in saved.values()} == {2}
+    step(og.tensor(inputs()[1]))
+    assert {float(s["step"]) for s in saved.values()} == {3}
+    assert len({id(s["step"]._array) for s in saved.values()}) == len(saved)
+    compiled(og.tensor(inputs()[2]))
+    assert {float(s["step"]) for s in saved.values()} == {4}
+    assert len({id(s["step"]._array) for s in saved.values()}) == 1
 
 
 def test_gradients_of_no_elements():

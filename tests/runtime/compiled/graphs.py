@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,13 @@ def build(
         made = body(*given, *state)
     g.outputs = list(made) if isinstance(made, tuple) else [made]
     return g
+
+
+def with_state_fed(graph: Graph) -> Graph:
+    """Return the graph with its state as inputs behind the others."""
+    found = copy.copy(graph)
+    found.inputs, found.state = [*graph.inputs, *graph.state.values()], {}
+    return found
 
 
 def _dims(shape: Sequence[Any]) -> list[Any]:

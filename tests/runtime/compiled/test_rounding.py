@@ -182,7 +182,7 @@ def test_load() -> None:
 def test_load_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another word, an engine that is off, a CPU without the instructions: an error that says so, no silent float32."""
     pytest.importorskip("onnx")
-    with pytest.raises(InputError, match="precision is 'int3', wanted 'float32' or 'bf16'"):
+    with pytest.raises(InputError, match="precision is 'int3', wanted 'float32', 'bf16', or on CUDA 'fp16'"):
         load_bytes(_file(), precision="int3")
     monkeypatch.setenv("ONNXGRAD_CPU", "off")
     with pytest.raises(KernelError, match="needs the compiled engine"):

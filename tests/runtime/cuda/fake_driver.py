@@ -1,21 +1,25 @@
 """A driver that is not there: two devices with a little memory, streams, events and errors, as CuPy shows them.
 
-It stands behind the arrays of `tests/ops/device_arrays.py`: their memory is counted, and refused where it is full.
+It stands behind the arrays of `tests/ops/device_arrays.py`: their memory is counted, and refused where it is full. All
+ops run their array kernels, unless there is a runner (`eager_runner.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from onnxgrad.ops.places import several
 from onnxgrad.runtime.autograd.saved import Late
-from onnxgrad.runtime.cuda import availability
+from onnxgrad.runtime.cuda import availability, choice
+from onnxgrad.runtime.cuda.checks import PENDING
 from onnxgrad.runtime.cuda.memory import Peaks
 
 from ...ops import device_arrays
@@ -187,12 +191,14 @@ def driver() -> Driver:
 
 
 @contextlib.contextmanager
-def driving(memory: int = 1 << 20) -> Iterator[Driver]:
-    """Pretend that there are two devices with so much memory, for the time of a `with` block."""
+def driving(memory: int = 1 << 20, runner: Any = None) -> Iterator[Driver]:
+    """Pretend that there are two devices with so much memory, and what runs kernels, for the time of a `with` block."""
     made = Driver(memory)
     _driver.append(made)
     Stream.null = Stream(null=True)
-    with device_arrays.installed() as library:
+    mode = {choice.VARIABLE: "off" if runner is None else ""}
+    runners = mock.patch.object(choice, "runner_of", lambda index: runner)
+    with device_arrays.installed() as library, mock.patch.dict(os.environ, mode), runners:
         before = dict(vars(library))
         library.cuda = made.cuda()
         library.get_default_memory_pool = lambda: made.pool
@@ -220,6 +226,8 @@ def _forget() -> None:
     availability.look.cache_clear()
     Late.guard = None
     several.devices = False
+    PENDING.clear()
+    Peaks._most.clear()
     Peaks.allocated.clear()
     Peaks.reserved.clear()
     Peaks._watched = None

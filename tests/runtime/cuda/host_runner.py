@@ -70,11 +70,38 @@ class Borrowed:
 
 
 @dataclass(eq=False)
+class HostMirror:
+    """What arrives of a block when it is waited for, or at once."""
+
+    runner: HostRunner
+    block: HostBlock
+    sent: np.ndarray | None = None
+
+    def __post_init__(self):
+        self.words = np.zeros(self.block.nbytes // 4, np.int32)
+
+    def send(self):
+        self.runner._outside_capture("send")
+        self.sent = self.block.bytes.view(np.int32).copy()
+        if not self.runner.late:
+            self.arrive()
+
+    def arrive(self):
+        if self.sent is not None:
+            self.words[:] = self.sent
+
+    def wait(self):
+        self.runner._outside_capture("wait")
+        self.arrive()
+
+
+@dataclass(eq=False)
 class HostRunner:
     """Runs programs on the host.
 
     Attributes:
         log: what was asked, in order.
+        late: whether what is sent to the host arrives only where it is waited for.
         refuses: names of kernels, or libraries, that fail when they are recorded.
         recording: what has been recorded so far; None outside.
     """
@@ -85,6 +112,7 @@ class HostRunner:
     blocks: list = field(default_factory=list)
     loaded: dict = field(default_factory=dict)
     prepared: dict = field(default_factory=dict)
+    late: bool = False
     inside: bool = False
     name = "host"
     index = 0
@@ -154,6 +182,10 @@ class HostRunner:
     def download(self, view):
         self._outside_capture("download")
         return np.array(view, order="C")
+
+    def mirror(self, block):
+        self._outside_capture("mirror")
+        return HostMirror(self, block)
 
     def load(self, kernel):
         if kernel.key not in self.loaded:

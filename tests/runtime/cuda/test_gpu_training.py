@@ -34,7 +34,7 @@ class Trained:
 
     def __init__(
         self, kind: str, optimizer: str, device: str, *, compiled: bool = True, dtype: str | None = None,
-        scaler: Any = None, bad: tuple[int, ...] = (), steps: int = STEPS,
+        scaler: Any = None, bad: tuple[int, ...] = (), steps: int = STEPS, clip: float | None = None,
     ) -> None:  # fmt: skip
         og.manual_seed(0)
         made, shape = KINDS[kind]
@@ -52,6 +52,9 @@ class Trained:
                 method.step()
             else:
                 scaler.scale(loss).backward()
+                if clip is not None:
+                    scaler.unscale_(method)
+                    nn.utils.clip_grad_norm_(module.parameters(), clip)
                 scaler.step(method)
                 scaler.update()
             return loss
@@ -70,7 +73,7 @@ class Trained:
             self.losses.append(loss.item())
             self.kept.append([p.detach().cpu().numpy().copy() for p in module.parameters()])
             self.scales.append(scaler.get_scale() if scaler is not None else 1.0)
-        self.module, self.parameters = module, self.kept[-1]
+        self.module, self.parameters, self.optimizer = module, self.kept[-1], method
 
     @property
     def program(self) -> Any:
@@ -132,6 +135,25 @@ def test_a_step_whose_gradients_are_infinite_is_skipped(optimizer, compiled):
     for before, after in zip(found.kept[bad], found.kept[bad + 1], strict=True):
         assert np.isfinite(after).all() and (before != after).any()
     assert found.scales[bad - 1] == 2.0**10 and found.scales[bad] == found.scales[-1] == 2.0**9
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_scaled_and_clipped_steps_leave_what_eager_ones_leave_on_the_cpu(kind, optimizer):
+    def trained(device: str, compiled: bool) -> Trained:
+        scaler = og.amp.GradScaler(init_scale=2.0**10, growth_interval=3)
+        return Trained(kind, optimizer, device, compiled=compiled, scaler=scaler, bad=(0, WARM_UPS + 2), clip=0.1)
+
+    found, wanted = trained("cuda", True), trained("cpu", False)
+    assert found.scales == wanted.scales
+    for a, b in zip(found.parameters, wanted.parameters, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=2e-3)
+    names = [s.work.kernel.name for s in found.program.steps if hasattr(s.work, "kernel")]
+    assert names.count("gradient_chunks") == names.count("gradient_norm") == 1
+    assert not found.program.compiler.refused and all(s.capturable for s in found.program.capture.segments)
+    if optimizer == "adamw":
+        counts = [s["step"] for s in found.optimizer.state.values()]
+        assert all(str(c.device) == "cuda:0" for c in counts) and {c.item() for c in counts} == {STEPS - 2}
 
 
 def test_replays_see_new_inputs_and_new_sizes():

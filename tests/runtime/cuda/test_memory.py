@@ -2,10 +2,12 @@
 
 import gc
 
+import numpy as np
 import pytest
 
 import onnxgrad as og
 from onnxgrad.ops.errors import InputError, OutOfMemoryError
+from onnxgrad.runtime.cuda.availability import cupy
 from onnxgrad.runtime.cuda.holders import note_holder
 
 KIB = 1 << 10
@@ -33,6 +35,23 @@ def test_what_is_allocated():
     og.cuda.reset_peak_memory_stats()
     assert og.cuda.max_memory_allocated() == 0
     assert og.cuda.memory_stats(1)["allocated_bytes.all.peak"] == 32 * KIB
+
+
+def test_the_peak_is_exact_though_the_pool_is_rarely_asked(monkeypatch):
+    """The pool goes through all arrays to say what is in use."""
+    rng = np.random.default_rng(0)
+    pool = cupy().get_default_memory_pool()
+    asked, count = [], type(pool).used_bytes
+    monkeypatch.setattr(type(pool), "used_bytes", lambda self: asked.append(1) or count(self))
+    held, most = [og.zeros(KIB, device="cuda") for _ in range(50)], 0
+    for _ in range(400):
+        if len(held) > 20 and rng.random() < 0.5:
+            del held[int(rng.integers(len(held)))]
+        elif len(held) < 60:
+            held.append(og.zeros(int(rng.integers(1, 4 * KIB)) // 4 * 4, device="cuda"))
+        most = max(most, count(pool))
+    assert og.cuda.max_memory_allocated() == most
+    assert len(asked) < 200
 
 
 def test_a_limit():

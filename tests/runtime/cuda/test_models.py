@@ -23,7 +23,10 @@ SHARED = find_shared()
 FILES = ("mnist8-cntk", "rl-g1-mjx", "rl-ships-godot", "kws-micro-fp32", "imageclassifier-cifar10-winml",
          "cct2-32-opset20-deeploy", "tinybert-tribuo", "ort-scan-1")  # fmt: skip
 LARGER = ("gpt2-past-ort", "gtcrn", "fsanet-var", "vespa-random-decoder", "person-reid-0248",
-          "mnist-int8-qop", "swift-f0")  # fmt: skip
+          "mnist-int8-qop", "swift-f0", "silero-vad", "silero-vad-v4-legacy")  # fmt: skip
+WHOLE = ("dtln-1", "byte-sb-bidi-lstm", "silero-vad-half", "ndm-gonnx", "g2p-en-arpabet", "swift-f0", "gtcrn",
+         "ort-test-rnn-bidirectional-one-layer-relu", "kws-micro-qoperator",
+         "mnist-int8-qop")  # fmt: skip
 RNG = np.random.default_rng(0)
 
 
@@ -65,6 +68,12 @@ def check_file(name):
 @pytest.mark.parametrize("name", FILES)
 def test_files_answer_as_onnxruntime_does(name):
     check_file(name)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_files_of_recurrent_layers_spectra_and_integers_run_as_kernels_alone(name):
+    program = check_file(name)
+    assert not program.compiler.refused
 
 
 @pytest.mark.parametrize("name", LARGER)
@@ -129,7 +138,34 @@ class Attention(nn.Module):
         return x + self.out(F.gelu((weights @ v).transpose(1, 2).reshape(n, s, 16)))
 
 
-@pytest.mark.parametrize(("kind", "shape"), [(Residual, (2, 3, 8, 8)), (Attention, (2, 5, 16))])
+class Recurrent(nn.Module):
+    """Two layers over time, the first in both directions, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.LSTM(6, 5, bidirectional=True), nn.GRU(10, 7)
+        self.head = nn.Linear(7, 4)
+
+    def forward(self, x):
+        y, _ = self.second(self.first(x.transpose(0, 1))[0])
+        return self.head(y[-1])
+
+
+class Wide(nn.Module):
+    """Layers over time whose steps are launches of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.LSTM(6, 160), nn.GRU(160, 180, bidirectional=True)
+
+    def forward(self, x):
+        return self.second(self.first(x)[0])[0]
+
+
+MODULES = [(Residual, (2, 3, 8, 8)), (Attention, (2, 5, 16)), (Wide, (1, 2, 6)), (Wide, (3, 2, 6))]
+
+
+@pytest.mark.parametrize(("kind", "shape"), MODULES)
 def test_compiled_modules_answer_as_they_do(kind, shape, on_cuda):
     og.manual_seed(0)
     module = kind().eval()
@@ -154,6 +190,7 @@ class Perceptron(nn.Module):
 
 
 TRAINING = [
+    (Recurrent, (5, 3, 6), "Adam", {"lr": 0.01}),
     (Perceptron, (8, 6), "SGD", {"lr": 0.1}),
     (Perceptron, (8, 6), "SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
     (Perceptron, (8, 6), "AdamW", {"lr": 0.01, "weight_decay": 0.1}),

@@ -5,18 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxgrad.errors import InputError
-from onnxgrad.ops import conv, index, layout, matmul, normalize, optimize, pointwise as pw, pool, reduce as red
+from onnxgrad.errors import DeviceError, InputError
+from onnxgrad.ops import conv, layout, matmul, normalize, optimize, pointwise as pw, pool, reduce as red
 from onnxgrad.ops.broadcast import broadcast_to
 from onnxgrad.ops.window import Window
+from onnxgrad.runtime.autograd.saved import Late
 from onnxgrad.runtime.cuda import choice, compiler, updates, weights as store
 from onnxgrad.runtime.cuda.buckets import Buckets
+from onnxgrad.runtime.cuda.capture import WARM_UPS
+from onnxgrad.runtime.cuda.guard import Guard
 from onnxgrad.runtime.cuda.program import WANDERS, CudaProgram
 from onnxgrad.runtime.cuda.steps import ArrayCall, Copy
 from onnxgrad.runtime.tensor.tensor import Tensor
 
 from ...ops.kernels.cuda import host
-from ..compiled.graphs import build, feeds_for, reference
+from ..compiled.graphs import build, feeds_for, reference, with_state_fed
 from ..compiled.test_program import CASES, CONVS, SAME, weights
 from .host_runner import HostRunner, aligned, run_checked, shifted, verify
 
@@ -245,26 +248,11 @@ def test_memory_limits_the_programs():
     assert buckets.nbytes > 1 << 16
 
 
-def test_sizes_that_hang_on_elements_run_node_by_node():
-    state = weights(w=(8, 8))
-
-    def body(x, w):
-        places = layout.reshape(index.nonzero(pw.less(0.0, x)), shape=(-1,))
-        return index.gather(matmul.matmul(x, w), places, axis=1)
-
-    graph = build({"x": (5, 8)}, state, body)
-    feeds = [np.abs(np.random.default_rng(0).standard_normal((5, 8))).astype(np.float32)]
-    buckets = Buckets(graph, HostRunner())
-    close(buckets.run(feeds, {n: Tensor(a) for n, a in state.items()})[0], reference(graph, feeds, state)[0])
-    assert not buckets.programs
-    assert "known only when it has been computed" in str(buckets)
-
-
 def test_programs_can_be_switched_off(monkeypatch, on_cuda):
     graph = build({"x": (2, 3)}, weights(a=(2, 3)), lambda x, a: (pw.add(x, a), pw.exp(a)))
     a, x = weights(a=(2, 3))["a"], np.ones((2, 3), np.float32)
     monkeypatch.setenv(choice.VARIABLE, "off")
-    buckets = choice.compile_buckets(graph, "cuda:0", hoist=False, in_place={0: 1})
+    buckets = choice.compile_buckets(with_state_fed(graph), "cuda:0", in_place={0: 1})
     new = a.copy()
     found, _ = buckets.run([x, new])
     assert found[0] is None
@@ -282,6 +270,40 @@ def test_inputs_of_another_type_are_refused():
     program = CudaProgram(build({"x": (2, 3)}, {}, pw.exp), HostRunner())
     with pytest.raises(InputError, match=r"'x': found float64\(2, 3\)"):
         program.run([np.ones((2, 3))])
+
+
+@pytest.mark.parametrize("mode", ["launch", "default"])
+def test_an_error_of_the_device_is_said_of_its_step(mode, monkeypatch, no_kernels):
+    """In the mode `launch` every step is waited for, recorded or not; without it nothing is said of a step."""
+
+    class CUDARuntimeError(RuntimeError):
+        __module__ = "cupy_backends.cuda.api.runtime"
+
+    graph = build({"x": (4, 3)}, {}, lambda x: normalize.softmax(red.mean(pw.exp(x), axes=(1,)), axis=0))
+    graph.nodes[-1].name = "/head/Softmax"
+    runner = HostRunner()
+    program, x = CudaProgram(graph, runner), np.ones((4, 3), np.float32)
+    for _ in range(WARM_UPS + 2):
+        program.run([x])
+    guard = object.__new__(Guard)
+    guard.mode = mode
+    monkeypatch.setattr(Late, "guard", guard)
+    waits, wait = [], runner.synchronize
+
+    def synchronize():
+        waits.append(1)
+        wait()
+        if len(waits) == len(program.steps):
+            raise CUDARuntimeError("cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(runner, "synchronize", synchronize)
+    if mode == "default":
+        program.run([x])
+        assert not waits
+        return
+    said = rf"'/head/Softmax', step {len(program.steps) - 1} of its program \(softmax\): cudaErrorIllegalAddress"
+    with pytest.raises(DeviceError, match=said):
+        program.run([x])
 
 
 def test_results_are_the_callers():
@@ -332,7 +354,7 @@ def test_state_is_overwritten(place, either):
     state = [rng.standard_normal((8, 4)).astype(np.float32), *(np.zeros((8, 4), np.float32) for _ in range(2))]
     losses, wanted = step_by_step(graph, [*feeds, *state], 5)
     runner = HostRunner()
-    program = CudaProgram(graph, runner, hoist=False, in_place=pairs)
+    program = CudaProgram(with_state_fed(graph), runner, in_place=pairs)
     verify(program)
     held = [place(a) for a in state]
     for loss in losses:
@@ -360,7 +382,7 @@ def test_small_parameters_are_updated_in_one_launch(sizes):
     graph = build({"numbers": (4,)}, state, body)
     numbers = np.array([0.25, 0, 0, 0], np.float32)
     runner = HostRunner()
-    program = CudaProgram(graph, runner, hoist=False, in_place={i: i + 1 for i in range(len(sizes))})
+    program = CudaProgram(with_state_fed(graph), runner, in_place={i: i + 1 for i in range(len(sizes))})
     verify(program)
     held = [aligned(a) for a in state.values()]
     for run in range(5):
@@ -386,12 +408,12 @@ def test_what_is_read_later_is_not_overwritten_early():
     graph = build({"x": (3, 4)}, weights(a=(3, 4), b=(3, 4)), body)
     state = weights(a=(3, 4), b=(3, 4))
     x = np.ones((3, 4), np.float32)
-    program = CudaProgram(graph, HostRunner(), hoist=False, in_place={0: 1})
+    program = CudaProgram(with_state_fed(graph), HostRunner(), in_place={0: 1})
     a, b = aligned(state["a"]), aligned(state["b"])
     found = program.run([x, a, b])
     assert found[0] is None
     close([a, *found[1:]], reference(graph, [x], state)[0])
-    swapped = CudaProgram(graph, HostRunner(), hoist=False, in_place={2: 1, 3: 2})
+    swapped = CudaProgram(with_state_fed(graph), HostRunner(), in_place={2: 1, 3: 2})
     a, b = aligned(state["a"]), aligned(state["b"])
     found = swapped.run([x, a, b])
     assert found[2:] == [None, None]
@@ -401,7 +423,7 @@ def test_what_is_read_later_is_not_overwritten_early():
 def test_state_that_wanders_is_copied():
     graph = build({"x": (3, 4)}, weights(a=(3, 4)), lambda x, a: (pw.add(a, x), pw.mul(a, 2.0)))
     runner = HostRunner()
-    program = CudaProgram(graph, runner, hoist=False, in_place={0: 1})
+    program = CudaProgram(with_state_fed(graph), runner, in_place={0: 1})
     a, x = weights(a=(3, 4))["a"], np.ones((3, 4), np.float32)
     kept = []
     for run in range(WANDERS + 4):
@@ -446,7 +468,7 @@ def test_state_is_overwritten_on_a_device():
     state = [rng.standard_normal((8, 4)).astype(np.float32), *(np.zeros((8, 4), np.float32) for _ in range(2))]
     losses, wanted = step_by_step(graph, [*feeds, *state], 6)
     runner = runner_of(0)
-    program = CudaProgram(graph, runner, hoist=False, in_place=pairs)
+    program = CudaProgram(with_state_fed(graph), runner, in_place=pairs)
     held = [runner.array(a) for a in state]
     for loss in losses:
         outs = program.run([*feeds, *held], host=True)

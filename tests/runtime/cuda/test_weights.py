@@ -9,7 +9,7 @@ from onnxgrad.runtime.graph.graph import Graph, Value
 
 def test_keys_tell_constants_apart_that_do_not_live_on() -> None:
     graph = Graph("g")
-    part = Hoisted(graph, [], state=False)
+    part = Hoisted(graph, [])
     arrays = [np.full(2, n) for n in range(100)]
     keys = [part.key(Value(graph, type_of(a), "constant", array=a)) for a in arrays]
     assert len(set(keys)) == len(arrays)

@@ -299,7 +299,7 @@ def test_a_batch_that_takes_too_long():
 
 def test_settings():
     context = "spawn"
-    loader = DataLoader(ROWS, 2, num_workers=1, pin_memory=True, multiprocessing_context=context)
+    loader = DataLoader(ROWS, 2, num_workers=1, multiprocessing_context=context)
     assert (loader.prefetch_factor, loader.batch_size, loader.drop_last, loader.num_workers) == (2, 2, False, 1)
     assert loader.dataset is ROWS and len(loader.sampler) == 10 and len(list(loader)) == 5
     for name in ("batch_size", "dataset", "sampler"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnxgrad.ops import conv, layout, matmul, pointwise as pw, reduce
+from onnxgrad.ops.create import full_like
 from onnxgrad.ops.dims import Dim
 from onnxgrad.ops.errors import InvalidGraphError, OnnxGradError
 from onnxgrad.ops.types import TensorType
@@ -112,6 +113,18 @@ def test_nothing_that_a_parameter_enters_is_folded() -> None:
     with g.building():
         g.outputs = [pw.mul(w, g.constant(np.full(3, 2.0)))]
     assert fold_constants(g).changed == 0
+
+
+def test_small_tensors_of_one_number_are_folded() -> None:
+    g = Graph()
+    x = g.input("x", TensorType(F64, (n, 3)))
+    with g.building():
+        blank, large = (full_like(x, shape=shape, value=2.0) for shape in ((3,), (1000, 1000)))
+        g.outputs = [pw.mul(pw.cast(blank, dtype="float64"), x), large, full_like(x, shape=(n,), value=1.0)]
+    result = run_passes(g, [fold_constants, drop_dead])
+    assert [node.op.name for node in result.graph.nodes] == ["full_like", "mul", "full_like"]
+    a = rng.standard_normal((2, 3))
+    np.testing.assert_array_equal(run_graph(result.graph, [a])[0], 2 * a)
 
 
 def test_a_broken_pass_is_named_and_can_be_bisected() -> None:

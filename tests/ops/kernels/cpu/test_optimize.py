@@ -22,10 +22,13 @@ def arrays(shape, dtype, count):
     ]
 
 
+def wide(a):
+    return [*map(wide, a)] if isinstance(a, list) else None if a is None else a.astype(np.float64)
+
+
 def check(op, args, attrs, **how):
     found = run_op(op, args, **how, **attrs)
-    wide = [None if a is None else a.astype(np.float64) for a in args]
-    wanted = OPS[op].run(*wide, **attrs)
+    wanted = OPS[op].run(*map(wide, args), **attrs)
     tol = 2e-6 if args[0].dtype == np.float32 else 1e-14
     for f, w in zip(found if len(wanted) > 1 else [found], wanted, strict=True):
         np.testing.assert_allclose(f, w, rtol=tol, atol=tol)
@@ -52,6 +55,25 @@ def test_adam(shape, dtype, decays, decoupled, at_end):
     for largest in (None, u):
         attrs = {"decays": decays, "decoupled": decoupled}
         check("adam_update", [p, g, m, v, largest, numbers], attrs, at_end=at_end)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["sgd_update", "adam_update"])
+@pytest.mark.parametrize("flag", [None, 0.0, 1.0])
+def test_gradients_are_scaled_and_steps_skipped(op, dtype, flag):
+    count = 3 if op == "sgd_update" else 5
+    given = arrays((2049,), dtype, count)
+    given[1][[0, 1500]] = (np.nan, np.inf) if flag else (1e4, 1e5)
+    numbers = [0.1, 0.01, 0.9, 0.7] if count == 3 else [0.9, 0.1, 0.99, 0.01, 0.3, 1e-8, 0.02]
+    skip = None if flag is None else np.array(flag, np.float32)
+    factors = [np.array(v, np.float32) for v in (1 / 1024, 0.25)]
+    args = [*given, np.array(numbers, dtype), skip, factors]
+    attrs = {"decays": True, **({"nesterov": True} if count == 3 else {"decoupled": True})}
+    check(op, args, attrs)
+    if flag:
+        kept = [a for i, a in enumerate(given) if i != 1]
+        for found, before in zip(run_op(op, args, **attrs), kept, strict=True):
+            np.testing.assert_array_equal(found, before)
 
 
 def test_threads_change_nothing_and_nan_stays():

@@ -13,21 +13,23 @@ checked (`Launch.check`), each kernel compiled with NVRTC for three generations 
 more registers than declared; kept in the cache), and all launches run twice: with buffers that end, then begin at an
 unmapped page, in other orders of blocks and warps. Outputs and temporaries hold 0xFF before, in the second run 0xAA;
 both runs must return the same bits, and truth values be 0 or 1; inputs must stay, and of its arguments a kernel may
-change only those that it `writes`. A `LibraryCall` is computed by `references.REFERENCES[type(description)]`: see
+change only those that it `writes`. A flag is 0 before; `flagged` says whether the kernels set one, and `TestSite.flags`
+holds them with their messages. A `LibraryCall` is computed by `references.REFERENCES[type(description)]`: see
 `Reference`. `make_site`, `lower` and `TestSite.run` are the steps, for tests that look at the launches.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from onnxgrad.ops.errors import KernelError
 from onnxgrad.ops.kernels.cuda.kernel import Argument, Description, Grid, Kernel, Launch, LibraryCall, Ref, Work
-from onnxgrad.ops.kernels.cuda.lowering import LOWERINGS, Epilogue
+from onnxgrad.ops.kernels.cuda.lowering import LOWERINGS, Epilogue, T
 from onnxgrad.ops.kernels.cuda.operand import Operand, channels_last_strides, packed, row_major
 from onnxgrad.ops.op import OPS
 from onnxgrad.ops.types import TensorType, type_of
@@ -63,10 +65,16 @@ class TestSite:
     epilogue: Epilogue | None = None
     extra: tuple[np.ndarray[Any, Any], ...] = ()
     constants: frozenset[int] = frozenset()
+    unread: frozenset[int] = frozenset()
+    read_by: tuple[str, ...] = ()
+    refused: tuple[type, ...] = ()
     work: list[Work] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
     outputs: dict[int, TestRef] = field(default_factory=dict)
+    tables: list[tuple[TestRef, list[TestRef]]] = field(default_factory=list)
+    flags: list[tuple[str, TestRef]] = field(default_factory=list)
     _refs: dict[Any, TestRef] = field(default_factory=dict)
+    _shared: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def epilogue_refs(self) -> list[TestRef]:
@@ -112,6 +120,12 @@ class TestSite:
             self._refs[key] = self._hold(operand, a)
         return self._refs[key]
 
+    def prologue(self, i: int) -> None:
+        """Return nothing: inputs are in memory."""
+
+    def rounded(self) -> None:
+        """Return nothing: nobody wants output 0 rounded beside it."""
+
     def _scalar_dtype(self, scalar: Any) -> Any:
         for a in self.arrays:
             for each in a if isinstance(a, list) else [a]:
@@ -131,10 +145,20 @@ class TestSite:
         array = np.asarray(array)
         return self._hold(packed(array.dtype, array.shape), array)
 
+    def wanted(self, i: int) -> bool:
+        """Whether a test wants an output."""
+        return i not in self.unread
+
+    def readers(self, i: int) -> tuple[str, ...]:
+        """Return what a test says reads each output that it wants."""
+        return self.read_by if self.wanted(i) else ()
+
     def write(self, i: int = 0, *, order: str = "any") -> TestRef:
         """Make room for an output, once."""
         if i in self.outputs:
             raise AssertionError(f"{self.op} asks twice for output {i}")
+        if order == "permuted":
+            order = "heads" if self.out_order == "heads" else "plain"
         t = self.results[i]
         dtype = self.epilogue.dtype if self.epilogue and i == 0 else t.dtype
         shape = tuple(int(d) for d in t.shape)
@@ -146,6 +170,47 @@ class TestSite:
         """Make room."""
         operand = packed(np.dtype(dtype), tuple(int(n) for n in shape))
         return self._made(operand, Buffer(operand.nbytes))
+
+    def shared(self, key: Hashable, inputs: Sequence[int | None], make: Callable[[], T]) -> T:
+        """Return what is made, once for a key and inputs."""
+        whole = key, tuple(inputs)
+        if whole not in self._shared:
+            self._shared[whole] = make()
+        return cast(T, self._shared[whole])
+
+    def attempt(self, work: Callable[[], None]) -> bool:
+        """Return whether work could be added; what a refused call leaves behind is taken back."""
+        before = list(self.work), list(self.flags), dict(self.outputs), dict(self._shared)
+        try:
+            work()
+        except KernelError:
+            self.work, self.flags, self.outputs, self._shared = before
+            return False
+        return True
+
+    def flag(self, message: str) -> TestRef:
+        """Make room for a word that is 0 before each run."""
+        operand = packed(np.dtype(np.int32), (1,))
+        self.flags.append((message, self._made(operand, Buffer(operand.nbytes, np.zeros(operand.nbytes, np.uint8)))))
+        return self.flags[-1][1]
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the last run has set a flag."""
+        return any(ref.view().any() for _, ref in self.flags)
+
+    def table(self, refs: Sequence[Ref], *, writes: Sequence[int] = ()) -> TestRef:
+        """Make room for addresses, which are filled in before each run."""
+        assert all(0 <= i < len(refs) for i in writes)
+        self.tables.append((self.temporary(np.int64, (len(refs),)), list(refs)))  # type: ignore[arg-type]
+        return self.tables[-1][0]
+
+    def place(self, *, at_end: bool, poison: int = POISON) -> None:
+        """Give every buffer fresh memory, and tables the addresses."""
+        for b in self.buffers:
+            b.place(at_end=at_end, poison=poison)
+        for made, refs in self.tables:
+            made.view()[...] = [r.address for r in refs]
 
     def launch(
         self,
@@ -167,12 +232,13 @@ class TestSite:
     def call(self, description: Description, refs: Sequence[Ref], *, writes: Sequence[int]) -> None:
         """Note a call of a library."""
         hash(description)
+        if isinstance(description, self.refused):
+            raise KernelError(f"{type(description).__name__} is refused")
         self.work.append(LibraryCall(description, tuple(refs), tuple(writes)))
 
     def run(self, *, at_end: bool, seed: int, poison: int = POISON) -> list[np.ndarray[Any, Any]]:
         """Do the work in fresh memory and return copies of the outputs."""
-        for b in self.buffers:
-            b.place(at_end=at_end, poison=poison)
+        self.place(at_end=at_end, poison=poison)
         for n, w in enumerate(self.work):
             before = {id(r.buffer): r.buffer.memory.copy() for r in _refs(w)}
             if isinstance(w, Launch):
@@ -227,6 +293,9 @@ def _strides(shape: tuple[int, ...], order: str) -> tuple[int, ...]:
         return channels_last_strides(shape)
     if order == "transposed":
         return row_major(shape[::-1])[::-1]
+    if order == "heads" and len(shape) == 4:
+        steps = row_major((shape[0], shape[2], shape[1], shape[3]))
+        return steps[0], steps[2], steps[1], steps[3]
     return row_major(shape)
 
 
@@ -259,6 +328,9 @@ def make_site(
     extra: Sequence[Any] = (),
     tf32: bool = False,
     constants: Sequence[int] = (),
+    unread: Sequence[int] = (),
+    read_by: Sequence[str] = (),
+    refused: Sequence[type] = (),
 ) -> TestSite:
     """Return the site on which `run_op` runs a rule; arguments as there."""
     if order not in ORDERS:
@@ -280,7 +352,7 @@ def make_site(
         out_order = "channels_last" if order == "channels_last" else "plain"
     return TestSite(
         name, list(arrays), attrs, types, list(results), order, out_order, shift, tf32, epilogue,
-        tuple(np.asarray(e) for e in extra), frozenset(constants),
+        tuple(np.asarray(e) for e in extra), frozenset(constants), frozenset(unread), tuple(read_by), tuple(refused),
     )  # fmt: skip
 
 
@@ -297,8 +369,12 @@ def run_op(
     extra: Sequence[Any] = (),
     tf32: bool = False,
     constants: Sequence[int] = (),
+    unread: Sequence[int] = (),
+    read_by: Sequence[str] = (),
+    refused: Sequence[type] = (),
     compiles: bool = True,
     same: bool = True,
+    flagged: bool = False,
 ) -> list[np.ndarray[Any, Any]]:
     """Run the kernels that an op's rule launches and return its outputs, those that the rule wrote.
 
@@ -311,14 +387,19 @@ def run_op(
             `transposed` (the last axis outermost), or `own` (as the arrays themselves lie: transposed, broadcast with
             strides of 0, with gaps, backwards).
         out_order: how outputs lie that the rule writes in any order; that of the inputs, if it is `channels_last`.
+            `heads`: axis 2 outside of axis 1, also where it writes them `permuted`.
         shift: at which element of their buffers such inputs begin: 1 for starts that are not aligned. The operand's
             `offset` says so.
         epilogue: with operands over `extra`.
         extra: the arrays of the epilogue's operands; each is broadcast to its operand's shape.
         tf32: whether products may round to TF32.
         constants: inputs that are constants of the graph (`site.known`).
+        unread: outputs that nothing reads (`site.wanted`).
+        read_by: ops that read the others (`site.readers`).
+        refused: descriptions of which a library has none (`site.attempt`).
         compiles: whether NVRTC is asked too.
         same: whether two runs must return the same bits; False where float atomics are declared.
+        flagged: whether kernels must set a flag, because the input is bad; else they must set none.
 
     Raises:
         RefusedError: if the rule returns False.
@@ -326,7 +407,7 @@ def run_op(
     """
     site = make_site(
         name, arrays, attrs, results=results, order=order, out_order=out_order, shift=shift, epilogue=epilogue,
-        extra=extra, tf32=tf32, constants=constants,
+        extra=extra, tf32=tf32, constants=constants, unread=unread, read_by=read_by, refused=refused,
     )  # fmt: skip
     if not lower(site):
         raise RefusedError(f"the rule of {name} refuses {', '.join(map(str, site.types))} {site.attrs}")
@@ -334,9 +415,13 @@ def run_op(
     checks = nvrtc.begin_checks(kernels) if compiles else []
     host.compile_kernels(kernels)
     first = site.run(at_end=True, seed=0)
+    flags = [site.flagged]
     second = site.run(at_end=False, seed=1, poison=0xAA)
+    flags.append(site.flagged)
     for check in checks:
         check.result()
+    if flags != [flagged, flagged]:
+        raise AssertionError(f"{name}: flags are set {flags}, wanted {flagged}: {[m for m, _ in site.flags]}")
     if same:
         for a, b in zip(first, second, strict=True):
             if a.tobytes() != b.tobytes():

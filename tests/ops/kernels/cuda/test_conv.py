@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
 import pytest
 
-from onnxgrad.ops.expr import Var, maximum, minimum, sigmoid, substitute
+from onnxgrad.ops.errors import KernelError
+from onnxgrad.ops.expr import Var, call, maximum, minimum, sigmoid, substitute
 from onnxgrad.ops.kernels.cuda import conv as _rules, conv_grad as _grad_rules  # noqa: F401
 from onnxgrad.ops.kernels.cuda.cublaslt import MatMul
 from onnxgrad.ops.kernels.cuda.cudnn_graphs import Convolution
@@ -19,12 +22,13 @@ from onnxgrad.ops.pointwise import compile_array, gelu, hard_sigmoid
 from onnxgrad.ops.types import BFLOAT16
 from onnxgrad.ops.window import Window
 
-from .site import lower, make_site, refuses, run_op
+from .site import TestSite, lower, make_site, refuses, run_op
 
 RNG = np.random.default_rng(8)
 F32, F64, F16 = (np.dtype(t) for t in ("float32", "float64", "float16"))
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
 X, A0, A1 = Var("x"), Var("a0"), Var("a1")
+WIDE = call("cast:float16:float32", X)
 
 
 def draw(shape: tuple[int, ...], dtype: Any = F32) -> np.ndarray[Any, Any]:
@@ -213,6 +217,71 @@ def test_epilogues_of_gradients(name: str) -> None:
         made = Epilogue(expression, (operand,), F32)
         wanted = compile_array(expression, ("x", "a0"))(raw, bias.astype(F64))
         close(run_op("conv_input_grad", [g, w], attrs, epilogue=made, extra=[bias])[0], wanted)
+
+
+@pytest.mark.parametrize("name", ["3x3", "1x1 wide"])
+def test_several_biases(name: str) -> None:
+    """Vectors along channels are added up first, so that a sum of three tensors is the library's too."""
+    x, w = draw((2, 4, 7, 6), F16), draw((5, 4, *((3, 3) if name == "3x3" else (1, 1))), F16)
+    win = window(2, pads=1 if name == "3x3" else 0)
+    operands = (replace(BIAS, dtype=F16), replace(LAST, dtype=F16), BIAS)
+    extra = [draw((5, 1, 1), F16), draw(SHAPE, F16), draw((5, 1, 1))]
+    made = Epilogue(maximum(X + A0 + (A1 + Var("a2")), 0), operands, F16)
+    first, second = work("conv", [x, w], {"win": win}, epilogue=made, extra=extra)
+    assert first.kernel.name == "bias" and isinstance(second, LibraryCall)
+    raw = OPS["conv"](x.astype(F64), w.astype(F64), win=win)
+    wanted = np.maximum(raw + sum(e.astype(F64) for e in extra), 0)
+    found = run_op("conv", [x, w], {"win": win}, epilogue=made, extra=extra)[0]
+    np.testing.assert_allclose(found.astype(F64), wanted, rtol=4e-3, atol=2e-2)
+
+
+def test_refused_endings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where cuDNN has no way to apply an epilogue, or to write its type, a kernel does."""
+    passed = TestSite.call
+
+    def refusing(site: Any, d: Any, refs: Any, *, writes: Any) -> None:
+        if d.added or d.result.dtype != d.image.dtype:
+            raise KernelError("there is no such convolution")
+        passed(site, d, refs, writes=writes)
+
+    monkeypatch.setattr(TestSite, "call", refusing)
+    x, w, _, win = arguments("3x3", F16)
+    raw = OPS["conv"](x.astype(F64), w.astype(F64), win=win)
+    shape = raw.shape
+    bias = draw((shape[1], 1, 1), F16)
+    for expression, operands, extra, stored in (
+        (maximum(X + A0, 0), (Operand(F16, shape, (0, 1, 0, 0)),), [bias], F16),
+        (WIDE, (), [], F32),
+    ):
+        made = Epilogue(expression, operands, stored)
+        assert [type(w) for w in work("conv", [x, w], {"win": win}, epilogue=made, extra=extra)] == [
+            LibraryCall,
+            Launch,
+        ]
+        found = run_op("conv", [x, w], {"win": win}, epilogue=made, extra=extra)[0]
+        wanted = np.maximum(raw + bias.astype(F64), 0) if extra else raw
+        np.testing.assert_allclose(found.astype(F64), wanted, rtol=4e-3, atol=2e-2)
+
+
+@pytest.mark.parametrize("order", ["plain", "channels_last"])
+@pytest.mark.parametrize("name", ["3x3", "1x1", "1x1 stride", "groups", "1-D", "depthwise", "doubled"])
+def test_weight_gradients_in_float32(name: str, order: str) -> None:
+    """A gradient in filters of half precision lies as float32 parameters do, in one launch more at most."""
+    x, w, g, win = arguments(name, F16)
+    attrs = {"win": win, "kernel": w.shape[2:]}
+    wanted = OPS["conv_weight_grad"](g.astype(F64), x.astype(F64), **attrs)
+    made = Epilogue(WIDE, (), F32)
+    site = make_site("conv_weight_grad", [g, x], attrs, order=order, epilogue=made)
+    assert lower(site)
+    assert site.outputs[0].operand.contiguous and site.outputs[0].operand.dtype == F32
+    plain = work("conv_weight_grad", [g, x], attrs, order=order)
+    more = isinstance(plain[-1], LibraryCall) and w.shape[1] > 1 and prod(w.shape[2:]) > 1
+    assert len(site.work) == len(plain) + more
+    found = run_op("conv_weight_grad", [g, x], attrs, order=order, epilogue=made)[0]
+    np.testing.assert_allclose(found.astype(F64), wanted, rtol=4e-3, atol=4e-2)
+    scaled = Epilogue(WIDE * A0, (Operand(F32, w.shape, (0,) * w.ndim),), F32)
+    found = run_op("conv_weight_grad", [g, x], attrs, order=order, epilogue=scaled, extra=[np.float32(0.5)])[0]
+    np.testing.assert_allclose(found.astype(F64), wanted / 2, rtol=4e-3, atol=4e-2)
 
 
 @pytest.mark.parametrize("dtypes", [(F16, F32), (F16, F16), (F32, F16)], ids=str)

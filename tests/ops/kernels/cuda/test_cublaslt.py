@@ -97,6 +97,11 @@ def samples() -> list[MatMul]:
         d = made((), 4, 5, 6, (1, 4), (5, 1), (1, 4), dtype=dtype, tf32=True)
         assert d is not None
         found += [d, replace(d, alpha=0.5, bias=True)]
+        if dtype.itemsize == 2:
+            wide = Side(F32, (), 5, 1)
+            d = describe((), 4, 5, 6, Side(dtype, (), 6, 1), Side(dtype, (), 5, 1), wide, added=wide)
+            assert d is not None and d.c == d.d and d.d.dtype == F32 and d.compute == "f32"
+            found += [replace(d, c=None), replace(d, bias=True, activation="relu")]
     return found
 
 
@@ -173,6 +178,8 @@ class _Name(str):
         return _NUMBERS[self]
 
 
+KIB = 1 << 10
+
 _NUMBERS = {"DEFAULT": 1, "RELU": 2, "BIAS": 4, "RELU_BIAS": 6, "GELU": 32, "COMPUTE_TYPE": 2}
 
 
@@ -238,19 +245,23 @@ class Library:
         self.asked += 1
         found = np.zeros(min(count, len(self.proposed)), self.matmul_heuristic_result_dtype)
         for f, word in zip(found, self.proposed, strict=False):
-            f["algo"]["data_"][:] = word
+            f["algo"]["data_"][:], f["workspace_size"] = word, word * KIB
         ctypes.memmove(results, found.ctypes.data, found.nbytes)
         ctypes.c_int32.from_address(number).value = len(found)
 
     def matmul_algo_check(self, *a: Any) -> None:
         """Accept what was proposed."""
-        if ctypes.c_uint64.from_address(a[-2]).value not in self.proposed:
+        word = ctypes.c_uint64.from_address(a[-2]).value
+        if word not in self.proposed:
             raise KernelError("unknown")
+        checked = np.zeros(1, self.matmul_heuristic_result_dtype)
+        checked["workspace_size"] = word * KIB
+        ctypes.memmove(a[-1], checked.ctypes.data, checked.nbytes)
 
     def matmul(self, *p: Any) -> None:
         """Multiply."""
         (_, descriptor, alpha, a, la, b, lb, beta, c, lc, d, ld, algorithm, workspace, size, stream) = p
-        assert size == cublaslt.WORKSPACE_BYTES
+        assert size >= ctypes.c_uint64.from_address(algorithm).value * KIB
         self.ran.append((ctypes.c_uint64.from_address(algorithm).value, workspace, stream))
         of = self.made[descriptor]
         scale = ctypes.c_double if of["compute"] == "f64" else ctypes.c_float
@@ -318,7 +329,7 @@ def test_choice(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     for asked in (1, 1):
         call = Call(library, d)
         call.choose()
-        assert list(call.algorithm) == [8] * 8 and library.asked == asked
+        assert list(call.algorithm) == [8] * 8 and library.asked == asked and call.workspace == 8 * KIB
     size = [3 * 24 * 4, 2 * 30 * 4, 6 * 20 * 4]
     assert timed == [(2, size, cublaslt.WORKSPACE_BYTES)]
     library.proposed = [5, 6]
@@ -327,7 +338,7 @@ def test_choice(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(tuning.VARIABLE, "off")
     call = Call(library, d)
     call.choose()
-    assert list(call.algorithm) == [5] * 8 and len(timed) == 2
+    assert list(call.algorithm) == [5] * 8 and call.workspace == 5 * KIB and len(timed) == 2
 
 
 def test_no_algorithm(library: Library) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from onnxgrad.ops.expr import Expr, Var, maximum, minimum, sigmoid, substitute, tanh
+from onnxgrad.ops.expr import Expr, Var, call, maximum, minimum, sigmoid, substitute, tanh
 from onnxgrad.ops.kernels.cuda.fusion import Activation, Tail, fuses, tail_of
 from onnxgrad.ops.pointwise import elu, gelu, gelu_tanh, leaky_relu, relu6, softplus, swish
 
@@ -38,6 +38,9 @@ def of(op: Any, x: Expr, **numbers: float) -> Expr:
         (sigmoid(X + A) * (X + A), Tail(("a0",), Activation("swish"))),
         (tanh(X), Tail((), Activation("tanh"))),
         (of(softplus, X), Tail((), Activation("softplus"))),
+        (call("cast:float16:float32", X), Tail()),
+        (call("cast:bfloat16:float32", X + A) + B, Tail(("a0", "a1"))),
+        (maximum(call("cast:bfloat16:float32", X + A), 0), Tail(("a0",), Activation("relu"))),
     ],
 )
 def test_read(expression: Expr, tail: Tail) -> None:
@@ -48,7 +51,8 @@ def test_read(expression: Expr, tail: Tail) -> None:
 @pytest.mark.parametrize(
     "expression",
     [A, A + B, X + X, X + A + A, X - A, X * A, X + 1, maximum(X, 0) + A, maximum(X, 1), maximum(X, A),
-     minimum(X, 0), sigmoid(X + A) * X, of(swish, X, alpha=1.5) + A],
+     minimum(X, 0), sigmoid(X + A) * X, of(swish, X, alpha=1.5) + A, call("cast:float32:float64", X),
+     call("cast:bfloat16:float32", call("cast:float32:bfloat16", X + A)) + B],
 )  # fmt: skip
 def test_not_read(expression: Expr) -> None:
     """What libraries have no epilogue for has a kernel."""

@@ -1,4 +1,4 @@
-"""CUDA gathers and scatters against the array kernels and torch; indices outside touch nothing."""
+"""CUDA gathers and scatters against the array kernels and torch; indices outside set a flag and touch nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxgrad.ops.errors import OpError
 from onnxgrad.ops.expr import Var
 from onnxgrad.ops.kernels.cuda import index as _rules
 from onnxgrad.ops.kernels.cuda.lowering import Epilogue
@@ -14,7 +15,7 @@ from onnxgrad.ops.kernels.cuda.operand import Operand
 from onnxgrad.ops.op import OPS
 from onnxgrad.ops.types import BFLOAT16
 
-from .site import refuses, run_op
+from .site import lower, make_site, refuses, run_op
 
 assert _rules
 RNG = np.random.default_rng(0)
@@ -102,12 +103,12 @@ def test_an_index_outside_reads_nothing(dtype: Any) -> None:
     want = x[np.where((at >= -4) & (at < 4), at, 0)]
     want[1:5] = np.nan if np.dtype(dtype).kind == "f" else 0
     for epilogue in (None, Epilogue(Var("x") + 0.0, (), np.dtype(dtype))):
-        (y,) = run_op("gather", [x, at], {"axis": 0}, epilogue=epilogue)
+        (y,) = run_op("gather", [x, at], {"axis": 0}, epilogue=epilogue, flagged=True)
         np.testing.assert_array_equal(y, want)
-    (y,) = run_op("gather_nd", [x, np.stack([at, at * 0 + 100], axis=1)], {})
+    (y,) = run_op("gather_nd", [x, np.stack([at, at * 0 + 100], axis=1)], {}, flagged=True)
     np.testing.assert_array_equal(y, np.full(6, want[1, 0]))
     far = np.array([[2**62, -(2**62), 0]])
-    (y,) = run_op("gather_elements", [x, far], {"axis": 1})
+    (y,) = run_op("gather_elements", [x, far], {"axis": 1}, flagged=True)
     np.testing.assert_array_equal(y, [[want[1, 0], want[1, 0], x[0, 0]]])
 
 
@@ -196,7 +197,7 @@ def test_an_index_outside_writes_nothing(count: int, reduction: str) -> None:
     updates = numbers((count, 4))
     inside = ((at >= -5) & (at < 5)).reshape(-1)
     want = OPS["scatter_nd"].run(x.astype(float), at[inside], updates[inside].astype(float), reduction=reduction)
-    (y,) = run_op("scatter_nd", [x, at, updates], {"reduction": reduction})
+    (y,) = run_op("scatter_nd", [x, at, updates], {"reduction": reduction}, flagged=True)
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
 
 
@@ -212,3 +213,63 @@ def test_changed_parts(count: int) -> None:
 def test_one_hot(axis: int, dtype: str) -> None:
     at = RNG.integers(-7, 9, (5, 4))
     check("one_hot", [at], depth=6, axis=axis, dtype=dtype)
+
+
+# flags ----------------------------------------------------------------------------------------------------------------
+
+X = numbers((4, 6, 5))
+"""What is indexed below: each op along an axis of 6, or by pairs into axes of 4 and 6."""
+
+INDEXED: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "gather": ("gather", {"axis": 1}, lambda at: [X, at]),
+    "gather_elements": ("gather_elements", {"axis": 1}, lambda at: [X, at.reshape(1, -1, 1)]),
+    "gather_nd": ("gather_nd", {}, lambda at: [X, np.stack([at % 4, at], axis=-1)]),
+    "gather_grad, few": ("gather_grad", {"axis": 0, "size": 6}, lambda at: [numbers((at.size, 3)), at]),
+    "gather_grad, many": (
+        "gather_grad", {"axis": 0, "size": 6}, lambda at: [numbers((40 * at.size, 3)), np.tile(at, 40)]
+    ),
+    "scatter_elements, written": (
+        "scatter_elements", {"axis": 1}, lambda at: [X, at.reshape(1, -1, 1), numbers((1, at.size, 1))]
+    ),
+    "scatter_nd, added": (
+        "scatter_nd", {"reduction": "add"},
+        lambda at: [X, np.stack([at % 4, at], axis=-1), numbers((at.size, 5))],
+    ),
+    "scatter_nd, of many the last": (
+        "scatter_nd", {}, lambda at: [X[0], np.tile(at, 40).reshape(-1, 1), numbers((40 * at.size, 5))]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("last", [5, -6, 6, -7, 2**31 - 1])
+@pytest.mark.parametrize("name", INDEXED)
+def test_a_flag_is_set_where_an_index_is_outside(name: str, last: int) -> None:
+    """Among many the last one; the array kernel says so on the CPU, of the same indices."""
+    op, attrs, arrays_of = INDEXED[name]
+    arrays = arrays_of(np.array([0, 3, -1, -6, last]))
+    bad = not -6 <= last < 6
+    if bad:
+        with pytest.raises(OpError, match="is outside an axis of size 6"):
+            OPS[op].run(*arrays, **attrs)
+    run_op(op, arrays, attrs, flagged=bad, compiles=last == 6)
+
+
+@pytest.mark.parametrize("index", [8, -9])
+def test_flags_of_places_in_a_whole_tensor(index: int) -> None:
+    x, at = numbers((2, 4)), np.array([[3, index]])
+    run_op("pool_gather", [x, at], flagged=True, compiles=False)
+    run_op("copy_slices", [x, numbers((1, 2)), at], flagged=True, compiles=False)
+    g, at = numbers((1, 2, 1, 2)), np.array([0, 1, 2, index]).reshape(1, 2, 1, 2)
+    for op in ("pool_scatter", "max_unpool"):
+        run_op(op, [g, at], {"size": (2, 2)}, flagged=True, compiles=False)
+    run_op("pool_scatter", [g, at * 0 - 1], {"size": (2, 2)}, flagged=True, compiles=False)
+    run_op("max_unpool", [g, at * 0 - 1], {"size": (2, 2)}, compiles=False)
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_constants_that_are_inside_are_not_looked_at(name: str) -> None:
+    op, attrs, arrays_of = INDEXED[name]
+    for last, checked in ((5, False), (-6, False), (6, True), (-7, True)):
+        site = make_site(op, arrays_of(np.array([0, 3, last])), attrs, constants=[1])
+        assert lower(site)
+        assert bool(site.flags) == checked

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxgrad.ops.errors import OpError
 from onnxgrad.ops.kernels.cuda import loss as _rules
 from onnxgrad.ops.op import OPS
 from onnxgrad.ops.types import BFLOAT16
@@ -93,13 +94,33 @@ def test_what_is_no_number() -> None:
     assert np.isfinite(dx[2:4]).all()
 
 
-def test_a_label_that_is_no_class_makes_a_nan_and_touches_nothing() -> None:
+def test_a_label_that_is_no_class_sets_a_flag_makes_a_nan_and_touches_nothing() -> None:
     x, labels = drawn((4, 10)), np.array([3, 10, -11, 2**40])
     for op in LOSSES:
-        (y,) = run_op(op, [x, labels, np.ones(10, np.float32)], {"reduction": "none"}, compiles=False)
+        (y,) = run_op(op, [x, labels, np.ones(10, np.float32)], {"reduction": "none"}, compiles=False, flagged=True)
         np.testing.assert_array_equal(np.isnan(y), [False, True, True, True])
-    (dx,) = run_op("softmax_cross_entropy_grad", [drawn(()), x, labels], {"reduction": "sum"}, compiles=False)
+    given = [drawn(()), x, labels]
+    (dx,) = run_op("softmax_cross_entropy_grad", given, {"reduction": "sum"}, compiles=False, flagged=True)
     np.testing.assert_array_equal(np.isnan(dx).all(1), [False, True, True, True])
+
+
+@pytest.mark.parametrize("last", [9, -10, 10, -11, -100])
+@pytest.mark.parametrize("ignore", [None, -100])
+@pytest.mark.parametrize("shape", [(700, 10), (3, 10, 5), (2, 10, 4, 3)])
+def test_a_flag_is_set_where_one_label_is_no_class(shape: tuple[int, ...], ignore: int | None, last: int) -> None:
+    """The last of all, unless it is ignored; the array kernel says so on the CPU, of the same labels."""
+    x, labels = drawn(shape), labelled(shape)
+    labels.flat[-1] = last
+    bad = not -10 <= last < 10 and last != ignore
+    attrs = {"ignore_index": ignore, "reduction": "mean"}
+    if bad:
+        with pytest.raises(OpError, match=f"index {last} is outside"):
+            OPS["nll_loss"].run(x, labels, **attrs)
+    for order in ("plain", "channels_last") if x.ndim > 2 else ("plain",):
+        for op in LOSSES:
+            run_op(op, [x, labels], attrs, order=order, flagged=bad, compiles=last == 10)
+        given = [drawn(()), x, labels]
+        run_op("softmax_cross_entropy_grad", given, attrs, order=order, flagged=bad, compiles=last == 10)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

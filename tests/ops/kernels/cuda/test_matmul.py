@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from onnxgrad.ops.expr import Var, maximum, tanh
+from onnxgrad.ops.errors import KernelError
+from onnxgrad.ops.expr import Call, Var, call, maximum, tanh
 from onnxgrad.ops.kernels.cuda import matmul as _rules  # noqa: F401
 from onnxgrad.ops.kernels.cuda.cublaslt import MatMul
 from onnxgrad.ops.kernels.cuda.kernel import Launch, LibraryCall
 from onnxgrad.ops.kernels.cuda.lowering import Epilogue
 from onnxgrad.ops.kernels.cuda.operand import Operand, packed
 from onnxgrad.ops.op import OPS
-from onnxgrad.ops.pointwise import gelu, gelu_tanh, relu
+from onnxgrad.ops.pointwise import compile_array, gelu, gelu_tanh, relu
 from onnxgrad.ops.types import BFLOAT16
 
-from .site import lower, make_site, refuses, run_op
+from .site import TestSite, lower, make_site, refuses, run_op
 
 RNG = np.random.default_rng(7)
 F32, F64, F16 = (np.dtype(t) for t in ("float32", "float64", "float16"))
@@ -175,8 +177,6 @@ def test_other_epilogues(expression: Any, operand: Operand, extra: tuple[int, ..
     made = epilogue(expression, operand)
     work = calls("matmul", [x, y], epilogue=made, extra=[a])
     assert [type(w) for w in work] == [LibraryCall, Launch]
-    from onnxgrad.ops.pointwise import compile_array
-
     raw = (x.astype(F64) @ y.astype(F64)).astype(F32)
     wanted = compile_array(expression, ("x", "a0"))(raw, np.broadcast_to(a, raw.shape))
     close(run_op("matmul", [x, y], epilogue=made, extra=[a])[0], wanted)
@@ -194,6 +194,96 @@ def test_cast(dtypes: tuple[Any, Any]) -> None:
         assert found.dtype == stored
         tolerance = max(TOLERANCE[first.name], TOLERANCE[stored.name])
         np.testing.assert_allclose(found.astype(F64), wanted, rtol=tolerance, atol=tolerance)
+
+
+# what is not rounded --------------------------------------------------------------------------------------------------
+
+
+def wide(x: Any) -> Any:
+    """Return an expression of half precision as float32, as graphs say it."""
+    return call("cast:bfloat16:float32", x)
+
+
+FULL, ROW = packed(F32, (2, 4, 6)), Operand(F32, (2, 4, 6), (0, 0, 1))
+
+
+def half(o: Operand) -> Operand:
+    """Return the operand in half precision."""
+    return replace(o, dtype=BFLOAT16)
+
+
+@pytest.mark.parametrize(
+    ("expression", "operands", "names", "c"),
+    [
+        (wide(X), (), ["MatMul"], False),
+        (wide(X) + A0, (FULL,), ["MatMul"], True),
+        (wide(X + A0), (half(ROW),), ["bias", "MatMul"], False),
+        (wide(X + A0) + A1, (half(ROW), FULL), ["bias", "MatMul"], True),
+        (A1 + (wide(X) + A0), (ROW, FULL), ["MatMul"], True),
+        (of(relu, wide(X + A0) + A1), (half(ROW), ROW), ["bias", "MatMul"], False),
+        (wide(X) * A0, (ROW,), ["MatMul", "epilogue"], False),
+        (wide(X) + wide(A0), (half(FULL),), ["MatMul", "epilogue"], False),
+        (wide(X) + A0 + wide(A1), (FULL, half(FULL)), ["MatMul", "epilogue"], False),
+    ],
+)
+@pytest.mark.parametrize("refused", ["nothing", "endings", "float32"])
+def test_unrounded(
+    expression: Any, operands: tuple[Operand, ...], names: list[str], c: bool, refused: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Products of half precision that become float32 are written in float32, with what is added, where they can be."""
+    passed = TestSite.call
+
+    def refusing(site: Any, d: Any, refs: Any, *, writes: Any) -> None:
+        if (refused != "nothing" and (d.c or d.bias)) or (refused == "float32" and d.d.dtype == F32):
+            raise KernelError("there is no such product")
+        passed(site, d, refs, writes=writes)
+
+    monkeypatch.setattr(TestSite, "call", refusing)
+    x, y = draw((2, 4, 5), BFLOAT16), draw((5, 6), BFLOAT16)
+    extra = [draw((2, 4, 6) if o.strides[0] else (6,), o.dtype) for o in operands]
+    made = epilogue(expression, *operands)
+    work = calls("matmul", [x, y], epilogue=made, extra=extra)
+    found = [type(w.description).__name__ if isinstance(w, LibraryCall) else w.kernel.name for w in work]
+    (product,) = (w.description for w in work if isinstance(w, LibraryCall))
+    if refused == "nothing":
+        assert [n.partition("_")[0] for n in found] == names and (product.c is not None) == c
+    else:
+        direct = operands == () and refused == "endings"
+        assert [n.partition("_")[0] for n in found] == ["MatMul", *([] if direct else ["epilogue"])]
+    assert product.d.dtype == (BFLOAT16 if refused == "float32" else F32)
+    assert (product.c or product.d).dtype == product.d.dtype and product.compute == "f32"
+    names_of = ("x", *(f"a{i}" for i in range(len(operands))))
+    plain = without_casts(expression)
+    wanted = compile_array(plain, names_of)(x.astype(F64) @ y.astype(F64), *(e.astype(F64) for e in extra))
+    found_y = run_op("matmul", [x, y], epilogue=made, extra=extra)[0]
+    assert found_y.dtype == F32
+    tolerance = 1.6e-2 if refused == "float32" else 1e-5
+    np.testing.assert_allclose(found_y.astype(F64), wanted, rtol=tolerance, atol=4 * tolerance)
+
+
+def without_casts(e: Any) -> Any:
+    """Return an expression without its casts."""
+    if not isinstance(e, Call):
+        return e
+    args = tuple(map(without_casts, e.args))
+    return args[0] if e.fn.startswith("cast:") else Call(e.fn, args)
+
+
+def test_biases() -> None:
+    """Several vectors are added up first; one that is not packed, or begins at an odd address, is copied."""
+    x, y = draw((2, 4, 5)), draw((5, 6))
+    raw = x.astype(F64) @ y.astype(F64)
+    a, b, more = draw((6,)), draw((6,)), draw((2, 4, 6))
+    made = epilogue(maximum(X + A0 + A1 + Var("a2"), 0), ROW, ROW, FULL)
+    first, second = calls("matmul", [x, y], epilogue=made, extra=[a, b, more])
+    assert first.kernel.name == "bias" and second.description.bias and second.description.c is not None
+    close(run_op("matmul", [x, y], epilogue=made, extra=[a, b, more])[0], np.maximum(raw + a + b + more, 0))
+    for operand, vector in ((replace(ROW, offset=1), a), (replace(ROW, strides=(0, 0, 3)), a), (half(ROW), a)):
+        vector = vector.astype(operand.dtype)
+        made = epilogue(X + A0, operand)
+        assert len(calls("matmul", [x, y], epilogue=made, extra=[vector])) == 2
+        close(run_op("matmul", [x, y], epilogue=made, extra=[vector])[0], raw + vector.astype(F64))
 
 
 EQUATIONS = [

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
 
 import numpy as np
 import pytest
 
-from onnxgrad.ops.kernels.cuda import optimize
+from onnxgrad.ops.expr import Const, Var, where
+from onnxgrad.ops.kernels.cuda import gradient_norm, optimize, step_numbers
 from onnxgrad.ops.kernels.cuda.kernel import Launch
 from onnxgrad.ops.kernels.cuda.operand import packed
 from onnxgrad.ops.op import OPS
 from onnxgrad.ops.types import BFLOAT16
 
 from . import host, nvrtc
-from .site import TestRef, TestSite, make_site, refuses, run_op
+from .site import TestRef, lower, make_site, refuses, run_op
 
 FLAGS = [(False, False), (True, False), (False, True), (True, True)]
 SHAPES = [(), (1,), (7,), (3, 5), (33,), (2049,), (65536 + 21,), (0, 3)]
@@ -32,7 +33,7 @@ def arrays(shape, dtype, count, seed=1):
 
 
 def wide(a):
-    return None if a is None else a.astype(np.float64)
+    return [*map(wide, a)] if isinstance(a, list) else None if a is None else a.astype(np.float64)
 
 
 def agree(found, wanted, dtype):
@@ -108,53 +109,70 @@ def test_other_element_types_are_refused():
     assert refuses("sgd_update", [p, p, None, numbers], {"decays": False, "nesterov": False}, results=results)
 
 
+# factors and skipped steps -------------------------------------------------------------------------------------------
+
+
+def single(*values):
+    made = [np.array(v, np.float32) for v in values]
+    return made if len(made) > 1 else made[0]
+
+
+@pytest.mark.parametrize("op", ["sgd_update", "adam_update"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", BFLOAT16], ids=str)
+@pytest.mark.parametrize("flag", [None, 0.0, 1.0])
+def test_gradients_are_scaled_and_steps_skipped(op, dtype, flag):
+    given = arrays((2049,), dtype, 3 if op == "sgd_update" else 5)
+    given[1][[0, 1500]] = (np.nan, np.inf) if flag else (1e3, 1e4)
+    numbers = (SGD if op == "sgd_update" else ADAM).astype(dtype)
+    if op == "adam_update":
+        numbers[5] = max(numbers[5], 1e-6)
+    args = [*given, numbers, None if flag is None else single(flag), single(1 / 1024, 0.25)]
+    attrs = {"decays": True, **({"nesterov": True} if op == "sgd_update" else {"decoupled": True})}
+    found = run_op(op, args, attrs)
+    if flag:
+        for f, before in zip(found, [a for i, a in enumerate(given) if i != 1], strict=True):
+            assert f.tobytes() == before.tobytes()
+    agree(found, OPS[op].run(*map(wide, args), **attrs), dtype)
+
+
 # many tensors in one launch ------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
 class Together:
-    """Sites whose work is added behind the last, with tables of addresses, and memory of which some may be shared."""
+    """Sites whose work is added behind the last."""
 
-    sites: list[TestSite]
-    tables: list[tuple[TestRef, list[TestRef]]] = field(default_factory=list)
-
-    def table(self, refs, *, writes=()):
-        made = self.sites[-1].temporary(np.int64, (len(refs),))
-        self.tables.append((made, list(refs)))
-        assert all(0 <= i < len(refs) for i in writes)
-        self.written = [refs[i] for i in writes]
-        return made
+    def __init__(self, op, given, attrs):
+        self.sites = [make_site(op, args, attrs) for args in given]
+        assert len({optimize.together(s) for s in self.sites}) == 1
+        assert optimize.multi_tensor(self.sites)
+        assert sum(len(s.work) for s in self.sites) == 1
 
     def run(self, *, at_end=True, seed=0):
-        launches = [w for s in self.sites for w in s.work]
-        assert all(isinstance(w, Launch) for w in launches)
         for s in self.sites:
             for b in s.buffers:
                 b.place(at_end=at_end)
-        for made, refs in self.tables:
+        last = self.sites[-1]
+        for made, refs in last.tables:
             made.view()[...] = [r.address for r in refs]
-        for w in launches:
-            if nvrtc.why_no_nvrtc() is None:
-                nvrtc.check(w.kernel)
-            self.sites[-1]._launch(w, seed)
+        (launch,) = last.work
+        assert isinstance(launch, Launch)
+        if nvrtc.why_no_nvrtc() is None:
+            nvrtc.check(launch.kernel)
+        last._launch(launch, seed)
         return [[s.outputs[i].view().copy() for i in range(len(s.results))] for s in self.sites]
-
-
-def factor(site, value):
-    return site._hold(packed(np.dtype(np.float32), (1,)), np.array([value], np.float32))
 
 
 SIZES = [(3,), (0,), (5, 7), (optimize.CHUNK,), (2 * optimize.CHUNK + 9,), (1,), (64, 3, 3, 3)]
 
 
-def updates(op, dtype="float32", seed=3, sizes=SIZES):
+def updates(op, dtype="float32", seed=3, sizes=SIZES, more=()):
     """Return arguments of the updates of several parameters, and their attributes."""
     count = 3 if op == "sgd_update" else 4
     numbers = (SGD if op == "sgd_update" else ADAM).astype(dtype)
     given = []
     for i, shape in enumerate(sizes):
         made = arrays(shape, dtype, count, seed + i)
-        given.append([*made, *([None] if count == 4 else []), numbers])
+        given.append([*made, *([None] if count == 4 else []), numbers, *more])
     attrs = {"decays": True, "nesterov": True} if op == "sgd_update" else {"decays": True, "decoupled": True}
     return given, attrs
 
@@ -163,10 +181,7 @@ def updates(op, dtype="float32", seed=3, sizes=SIZES):
 @pytest.mark.parametrize("dtype", ["float32", "float64", BFLOAT16], ids=str)
 def test_one_launch_for_many(op, dtype):
     given, attrs = updates(op, dtype)
-    group = Together([make_site(op, args, attrs) for args in given])
-    assert len({optimize.together(s) for s in group.sites}) == 1
-    assert optimize.multi_tensor(group.sites, group)
-    assert sum(len(s.work) for s in group.sites) == 1
+    group = Together(op, given, attrs)
     first, second = group.run(), group.run(at_end=False, seed=5)
     for args, found, again in zip(given, first, second, strict=True):
         agree(found, OPS[op].run(*map(wide, args), **attrs), dtype)
@@ -176,31 +191,25 @@ def test_one_launch_for_many(op, dtype):
 @pytest.mark.parametrize("op", ["sgd_update", "adam_update"])
 @pytest.mark.parametrize("skip", [0.0, 1.0])
 def test_scale_clip_and_skip_are_read_in_the_kernel(op, skip):
-    given, attrs = updates(op)
+    given, attrs = updates(op, more=(single(skip), single(1 / 1024, 0.25)))
     if skip:
         given[2][1][0, 3] = np.nan
         given[4][1][77] = -np.inf
-    group = Together([make_site(op, args, attrs) for args in given])
-    last = group.sites[-1]
-    assert optimize.multi_tensor(
-        group.sites, group, inverse=factor(last, 1 / 1024), clip=factor(last, 0.25), skip=factor(last, skip)
-    )
-    for args, found in zip(given, group.run(), strict=True):
+    for args, found in zip(given, Together(op, given, attrs).run(), strict=True):
         if skip:
-            state = [a for a in args[2:-1] if a is not None]
+            state = [a for a in args[2:-3] if a is not None]
             for f, before in zip(found, [args[0], *state], strict=True):
                 np.testing.assert_array_equal(f, before)
         else:
-            args = [args[0], wide(args[1]) / 4096, *args[2:]]
-            agree(found, OPS[op].run(*map(wide, args), **attrs), "float32")
+            plain = [args[0], wide(args[1]) / 4096, *args[2:-2]]
+            agree(found, OPS[op].run(*map(wide, plain), **attrs), "float32")
 
 
 @pytest.mark.parametrize("op", ["sgd_update", "adam_update"])
 def test_results_may_lie_where_their_inputs_do(op):
     given, attrs = updates(op)
-    group = Together([make_site(op, args, attrs) for args in given])
-    assert optimize.multi_tensor(group.sites, group)
-    ((_, refs),) = group.tables
+    group = Together(op, given, attrs)
+    ((_, refs),) = group.sites[-1].tables
     tensors = optimize.formula(group.sites[0]).tensors
     kept = []
     for i in range(0, len(refs), tensors):
@@ -214,66 +223,111 @@ def test_results_may_lie_where_their_inputs_do(op):
 
 def test_tensors_that_are_not_aligned_and_updates_that_differ():
     given, attrs = updates("sgd_update", sizes=[(4097,), (12,)])
-    group = Together([make_site("sgd_update", args, attrs) for args in given])
-    shifted = []
-    for s, args in zip(group.sites, given, strict=True):
+    group = Together("sgd_update", given, attrs)
+    ((_, refs),) = group.sites[-1].tables
+    for i, (site, args) in enumerate(zip(group.sites, given, strict=True)):
         array = np.concatenate([[0], args[1]]).astype(np.float32)
-        ref = s._hold(packed(array.dtype, array.shape), array)
-        shifted.append(TestRef(packed(array.dtype, args[1].shape), ref.buffer))
-        object.__setattr__(shifted[-1].operand, "offset", 1)
-    assert optimize.multi_tensor(group.sites, group, gradients=shifted)
+        ref = site._hold(packed(array.dtype, array.shape), array)
+        refs[5 * i + 1] = TestRef(packed(array.dtype, args[1].shape), ref.buffer)
+        object.__setattr__(refs[5 * i + 1].operand, "offset", 1)
     for args, found in zip(given, group.run(), strict=True):
         agree(found, OPS["sgd_update"].run(*map(wide, args), **attrs), "float32")
     other = make_site("sgd_update", given[0], {"decays": False, "nesterov": True})
-    assert not optimize.multi_tensor([group.sites[0], other], group)
+    assert not optimize.multi_tensor([group.sites[0], other])
+    skipped = make_site("sgd_update", [*given[0], single(0.0)], attrs)
+    assert optimize.together(skipped) != optimize.together(group.sites[0])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
-@pytest.mark.parametrize("largest", [0.5, 1e9])
-def test_norm_of_all_gradients(dtype, largest):
-    given, attrs = updates("sgd_update", dtype)
-    site = make_site("sgd_update", given[0], attrs)
-    group = Together([site])
-    gradients = [site._hold(packed(a[1].dtype, a[1].shape), a[1]) for a in given]
-    made = optimize.gradient_norm(site, group, gradients, inverse=factor(site, 0.125), max_norm=largest)
-    results = []
-    for at_end, seed in ((True, 0), (False, 9)):
-        group.sites[0].outputs, group.sites[0].results = {}, []
-        group.run(at_end=at_end, seed=seed)
-        results.append([float(r.view()[0]) for r in (made.norm, made.clip, made.found)])
-    assert results[0] == results[1]
-    norm = np.sqrt(sum((wide(a[1]) ** 2).sum() for a in given)) / 8
-    np.testing.assert_allclose(results[0][0], norm, rtol=1e-6)
-    np.testing.assert_allclose(results[0][1], min(1, largest / (norm + 1e-6)), rtol=1e-6)
-    assert results[0][2] == 0
+# norms ---------------------------------------------------------------------------------------------------------------
+
+
+def norm_of(gradients, factors=(), p=2.0):
+    """Return the norm and the flag of gradients as kernels find them: one launch for each type, and one."""
+    args = [gradients, [np.array(f, np.float32) for f in factors]]
+    site = make_site("gradient_norm", args, {"p": p})
+    assert lower(site) and len(site.work) == len({g.dtype for g in gradients if g.size}) + 1
+    return [r.item() for r in run_op("gradient_norm", args, {"p": p})]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", BFLOAT16], ids=str)
+@pytest.mark.parametrize("p", [2.0, math.inf])
+def test_norm_of_all_gradients(dtype, p):
+    gradients = [args[1] for args in updates("sgd_update", dtype)[0]]
+    norm, found = norm_of(gradients, (0.125, 0.3), p)
+    wanted = np.linalg.norm(np.concatenate([wide(g).reshape(-1) for g in gradients]), p) * 0.125 * np.float32(0.3)
+    np.testing.assert_allclose(norm, wanted, rtol=1e-6)
+    assert found == 0
+
+
+def test_gradients_of_several_types():
+    dtypes = ["float32", "float16", BFLOAT16, "float32", "float16", BFLOAT16, "float64"]
+    gradients = [args[1].astype(d) for args, d in zip(updates("sgd_update")[0], dtypes, strict=True)]
+    norm, found = norm_of(gradients)
+    wanted = np.linalg.norm(np.concatenate([wide(g).reshape(-1) for g in gradients]))
+    np.testing.assert_allclose(norm, wanted, rtol=1e-6)
+    assert found == 0
 
 
 @pytest.mark.parametrize(("bad", "found", "norm"), [
-    (np.nan, 1, np.nan), (np.inf, 1, np.nan), (-np.inf, 1, np.nan), (3e38, 0, np.inf), (-0.0, 0, 0.0),
+    (np.nan, 1, np.nan), (np.inf, 1, np.inf), (-np.inf, 1, np.inf), (3e38, 0, np.inf), (-0.0, 0, 0.0),
 ])  # fmt: skip
-def test_gradients_that_are_not_finite_are_found(bad, found, norm):
-    site = make_site("sgd_update", updates("sgd_update")[0][0], {"decays": True, "nesterov": True})
-    group = Together([site])
+@pytest.mark.parametrize("at", [0, 5, optimize.CHUNK + 2])
+def test_gradients_that_are_not_finite_are_found(bad, found, norm, at):
     g = np.zeros(optimize.CHUNK + 3, np.float32)
-    g[-1] = bad
-    made = optimize.gradient_norm(site, group, [site._hold(packed(g.dtype, g.shape), g)], max_norm=1.0)
-    site.results = []
-    group.run()
-    assert made.found.view()[0] == found
-    np.testing.assert_array_equal(made.norm.view()[0], np.float32(norm))
+    g[at] = bad
+    gradients = [np.ones(3, np.float32) * (norm != 0), g]
+    np.testing.assert_array_equal(norm_of(gradients), [norm, found])
+    largest = abs(bad) if norm else 0.0
+    np.testing.assert_array_equal(norm_of(gradients, p=math.inf), [np.float32(largest), found])
 
 
-def test_no_gradients_have_no_length():
-    site = make_site("sgd_update", updates("sgd_update")[0][0], {"decays": True, "nesterov": True})
-    group = Together([site])
-    made = optimize.gradient_norm(site, group, [], max_norm=1.0)
-    site.results = []
-    group.run()
-    assert [float(r.view()[0]) for r in (made.norm, made.clip, made.found)] == [0, 1, 0]
+def test_a_factor_comes_before_the_squares_and_behind_the_check():
+    big = np.full(40, 1e30, np.float32)
+    norm, found = norm_of([big], (1e-30,))
+    np.testing.assert_allclose(norm, math.sqrt(40), rtol=1e-6)
+    assert found == 0
+    assert norm_of([np.array([np.inf], np.float32)], (0.0,))[1] == 1
+
+
+def test_gradients_of_no_elements_have_no_length():
+    assert norm_of([np.zeros((0, 3), np.float32)]) == [0, 0]
+
+
+# numbers of a step ---------------------------------------------------------------------------------------------------
+
+LR, B2, EPS, STEP, PRODUCT = (*(Var(f"s{i}") for i in range(3)), Var("c0"), Var("c1"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", BFLOAT16], ids=str)
+@pytest.mark.parametrize("flag", [0.0, 1.0, 3.0])
+def test_numbers_of_a_step(dtype, flag):
+    numbers = (
+        LR, 1 - B2, (1 - B2 ** (STEP + 1)) ** 0.5, EPS, where(STEP < 3, 1.0, LR), Const(2.5), LR / (1 - PRODUCT),
+    )  # fmt: skip
+    counted = (STEP + 1, PRODUCT * (1 - 0.5 * 0.96 ** (STEP * B2)))
+    settings = np.array([0.05, 0.999, 1e-8])
+    for step in (0, 2, 7, 50_000):
+        args = [settings, single(flag), [np.array(step, np.float32), np.array(0.75, np.float32)]]
+        found = run_op("step_numbers", args, {"numbers": numbers, "counted": counted, "dtype": str(np.dtype(dtype))})
+        wanted = [
+            0.05, 1 - 0.999, math.sqrt(1 - 0.999 ** (step + 1)), 1e-8, 1.0 if step < 3 else 0.05, 2.5, 0.05 / 0.25,
+        ]  # fmt: skip
+        behind = [step, 0.75] if flag else [step + 1, 0.75 * (1 - 0.5 * 0.96 ** (step * 0.999))]
+        tol = 1e-15 if dtype == "float64" else 4e-3 if dtype == BFLOAT16 else 6e-8
+        assert found[0].dtype == dtype
+        np.testing.assert_allclose(wide(found[0]), wanted, rtol=tol)
+        np.testing.assert_array_equal(found[1:], np.array(behind, np.float32))
 
 
 def test_texts_are_the_same_in_every_process():
     f = optimize.Formula(True, np.dtype(np.float32), 2, True, False, True)
     assert optimize.single(f).key == optimize.single(f).key
     assert "#include" not in optimize.several(f).text
-    host.compile_kernels([optimize.several(f)])
+    site = make_site("step_numbers", [np.ones(1), single(0.0), []], {"numbers": (Var("s0"),), "counted": (),
+                                                                     "dtype": "float32"})  # fmt: skip
+    kernels = [
+        optimize.several(f), step_numbers.numbers_kernel(site, 1),
+        gradient_norm.chunks_kernel(np.dtype(np.float32), np.dtype(np.float32), 2.0, 1),
+    ]  # fmt: skip
+    assert all("#include" not in k.text for k in kernels)
+    host.compile_kernels(kernels)

@@ -240,3 +240,31 @@ def test_what_is_refused():
     assert refuses("cast", [x], {"dtype": "float8_e4m3fn"})
     assert refuses("polygamma", [np.ones(3, np.float32), x])
     assert refuses("quantize_linear", [x, np.array(0.5, np.float16)], {"dtype": "int8"})
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("float32", BFLOAT16), (BFLOAT16, "float32"), ("float16", "float64"), ("int32", "bool")]
+)
+@pytest.mark.parametrize("shape", [(64, 96), (3, 40, 5, 5), (2, 2), (3, 64, 9)])
+def test_casts_of_what_lies_across(dtypes, shape):
+    """One launch reads a tensor as it lies and writes it as it is wanted; large ones by tiles."""
+    x = (draw(shape) * 3).astype(dtypes[0])
+    attrs = {"dtype": np.dtype(dtypes[1]).name}
+    wanted = x.astype(dtypes[1])
+    orders = ["transposed", "channels_last"] if len(shape) > 2 else ["transposed"]
+    for order in orders:
+        site = make_site("cast", [x], attrs, order=order, out_order="plain")
+        assert lower(site) and len(site.work) == 1
+        (y,) = run_op("cast", [x], attrs, order=order, out_order="plain")
+        np.testing.assert_array_equal(y, wanted)
+
+
+@pytest.mark.parametrize(("read_by", "last"), [(("conv",), True), (("conv", "conv_input_grad"), True), ((), False),
+                                               (("conv", "matmul"), False)])  # fmt: skip
+def test_casts_for_convolutions(read_by, last):
+    """What convolutions alone read is written channels last."""
+    x = draw((4, 16, 3, 3))
+    site = make_site("cast", [x], {"dtype": "bfloat16"}, read_by=read_by)
+    assert lower(site) and site.outputs[0].operand.channels_last is last
+    (y,) = run_op("cast", [x], {"dtype": "bfloat16"}, read_by=read_by)
+    np.testing.assert_array_equal(y, x.astype(BFLOAT16))

@@ -111,6 +111,30 @@ def test_an_input_may_not_be_declared_written(rule: Callable[..., None]) -> None
         _run([X])
 
 
+@pytest.mark.parametrize("writes", [(1, 2), (1,)])
+def test_flags_are_set_or_not_as_the_test_says(rule: Callable[..., None], writes: tuple[int, ...]) -> None:
+    kernel = _kernel(
+        INDEX + "if (i < n) { y[i] = x[i]; if (x[i] < 0.0f) *flag = 1; }", "const float* x, float* y, i32* flag, i64 n"
+    )
+
+    def f(site: Any) -> bool:
+        x, y = site.read(0), site.write(0)
+        site.launch(kernel, (1, 1, 1), (64, 1, 1), (x, y, site.flag("less than 0"), x.operand.size), writes=writes)
+        return True
+
+    rule(f)
+    good, bad = np.ones(40, np.float32), -np.ones(40, np.float32)
+    _run([good])
+    if 2 in writes:
+        _run([bad], flagged=True)
+        for x, flagged in ((bad, False), (good, True)):
+            with pytest.raises(AssertionError, match=r"flags are set .*'less than 0'"):
+                _run([x], flagged=flagged)
+    else:
+        with pytest.raises(AssertionError, match="changes argument 2"):
+            _run([bad], flagged=True)
+
+
 def test_what_a_launch_may_not_be(rule: Callable[..., None]) -> None:
     def bad(**how: Any) -> Callable[[Any], bool]:
         def f(site: Any) -> bool:
@@ -249,7 +273,7 @@ def test_libraries_are_computed_by_their_references(rule: Callable[..., None], m
     class Twice:
         library: str = "cublaslt"
 
-        def prepare(self, device: Any) -> Any:
+        def prepare(self) -> Any:
             raise NotImplementedError
 
     def f(site: Any) -> bool:

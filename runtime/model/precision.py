@@ -1,0 +1,38 @@
+"""What autocast asks of a model's own engine: products, or everything, in half precision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..amp.casting import half_for
+from ..compiled.choice import HALF_PRECISIONS, multiplies_bfloat16
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+def asked_precision(model: Model) -> str | None:
+    """Return the precision that a model computes in under the autocast of this thread; None where that is its own."""
+    if model.precision != "float32":
+        return None
+    kind = str(model._device).partition(":")[0]
+    half = half_for(kind)
+    found = next((name for name, dtype in HALF_PRECISIONS.items() if dtype == half), None)
+    if kind == "cpu" and (found != "bf16" or model._hooked or not multiplies_bfloat16()):
+        return None
+    return found
+
+
+def in_precision(model: Model, precision: str) -> Model:
+    """Return a model as one of another precision: the same in all but what is compiled."""
+    found = model._lowered
+    if (
+        found is None or found.precision != precision or found._device != model._device
+        or found._state is not model._state or found._graph is not model._graph
+    ):  # fmt: skip
+        found = object.__new__(type(model))
+        found.__dict__.update(model.__dict__)
+        found._program = found._buckets = found._shortcut = found._recall = found._lowered = None
+        found.precision = precision
+        model._lowered = found
+    return found
