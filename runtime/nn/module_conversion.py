@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
-
 from ...ops.types import is_float
 from ..autograd.grad_mode import no_grad
 from ..tensor.creation import empty
-from ..tensor.device import named
+from ..tensor.device import element_type, named
 from ..tensor.tensor import Tensor
 from .module_names import Named
 
@@ -52,6 +50,7 @@ class Converted(Named):
             memory_format: has no effect: the compiled engine lays Tensors out as it needs them.
 
         Raises:
+            InputError: for what is neither a device nor an element type.
             TypeError: for an element type that is no float.
         """
         for target in (*targets, tensor):
@@ -61,7 +60,7 @@ class Converted(Named):
                 device = target
             elif target is not None and not isinstance(target, bool):
                 dtype = target
-        wanted = None if dtype is None else np.dtype(dtype)
+        wanted = None if dtype is None else element_type(dtype)
         if wanted is not None and not is_float(wanted):
             raise TypeError(
                 f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={wanted}"

@@ -11,7 +11,7 @@ import numpy as np
 from ...ops.errors import InputError
 from ...ops.places import place_of
 from ...ops.transfer import transfer
-from ...ops.types import Array
+from ...ops.types import Array, DType
 from ..autograd.saved import Late
 from ..cuda.availability import cupy, device_count, is_available
 from ..cuda.devices import current_device, current_or_first, synchronize
@@ -81,6 +81,22 @@ def device_of(array: Array) -> device:
 def named(target: Any) -> bool:
     """Whether something that `to` is given is the name of a device."""
     return isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda")
+
+
+def element_type(target: Any) -> DType:
+    """Return the element type that `to` is given.
+
+    Raises:
+        InputError: if it is none.
+    """
+    try:
+        found: DType = np.dtype(target)
+    except TypeError:
+        raise InputError(
+            f"{target!r} is no element type and no device; there are types such as 'float32', 'bfloat16' and 'int64', "
+            "and the devices 'cpu' and 'cuda:N'"
+        ) from None
+    return found
 
 
 CPU = device("cpu")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ....ops.errors import InputError
 from ....ops.pointwise import cast
 
@@ -47,8 +45,11 @@ class Casting:
             copy: return a new Tensor even where nothing changes.
             memory_format: taken and ignored: Tensors are row-major.
             other: a Tensor whose element type and device to take.
+
+        Raises:
+            InputError: for what is neither a device nor an element type.
         """
-        from ..device import device_of, named, to_device
+        from ..device import device_of, element_type, named, to_device
 
         flags: list[bool] = []
         for target in (*targets, other):
@@ -66,8 +67,8 @@ class Casting:
         out = me
         if device is not None and device != me.device:
             out = to_device(out, device, not non_blocking)
-        if dtype is not None and np.dtype(dtype) != out.dtype:
-            out = cast(out, dtype=str(np.dtype(dtype)))
+        if dtype is not None and (wanted := element_type(dtype)) != out.dtype:
+            out = cast(out, dtype=str(wanted))
         return me.clone() if copy and out is me else out  # type: ignore[no-any-return]
 
     def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:

@@ -127,6 +127,13 @@ def test_types_compare_and_devices_print():
     assert x.is_floating_point() and og.is_floating_point(x) and not og.is_complex(x) and og.is_tensor(x)
 
 
+@pytest.mark.parametrize("convert", [lambda t: og.ones(2).to(t), lambda t: og.nn.Linear(2, 2).to(t)])
+@pytest.mark.parametrize("target", ["gpu", "float33"])
+def test_what_is_neither_a_type_nor_a_device(convert, target) -> None:
+    with pytest.raises(InputError, match=f"'{target}' is no element type and no device"):
+        convert(target)
+
+
 def test_memory_is_shared_or_copied():
     array = np.zeros(3, np.float32)
     shared, copied = og.from_numpy(array), og.tensor(array)
