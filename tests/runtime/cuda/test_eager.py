@@ -10,12 +10,15 @@ import pytest
 import onnxgrad as og
 from onnxgrad import nn
 from onnxgrad.nn import functional as F
-from onnxgrad.ops import conv, dropout, index, matmul, normalize, pool
+from onnxgrad.ops import conv, dropout, index, layout, matmul, normalize, pointwise as pw, pool, reduce
 from onnxgrad.ops.errors import DeviceError, OpError, OutOfMemoryError
 from onnxgrad.ops.kernels.cuda.kernel import Prepared
+from onnxgrad.ops.types import TensorType
 from onnxgrad.runtime.cuda import choice, compiler, eager as engine
 from onnxgrad.runtime.cuda.eager import dense_order
 from onnxgrad.runtime.cuda.eager_calls import ON_DEVICE
+from onnxgrad.runtime.graph.execute import execute, plan_of
+from onnxgrad.runtime.graph.graph import Graph
 
 from ...ops.device_arrays import library, made, ndarray
 from .eager_runner import EagerRunner, eager as eager
@@ -89,6 +92,21 @@ def test_values_and_gradients_are_pytorchs(eager, name, dtype):
     for a, b in pairs:
         np.testing.assert_allclose(a.detach().float().cpu().numpy(), b.detach().float().numpy(), **close)
     assert programs() and not refusals()
+
+
+def test_graphs_that_run_node_by_node_use_them(eager):
+    """What is behind sizes that only running tells is no program; its products still are the device's."""
+    graph = Graph("behind")
+    with graph.building():
+        x, w = (graph.input(n, TensorType(np.dtype(np.float32), s)) for n, s in (("x", (6, 8)), ("w", (8, 4))))
+        kept = index.gather(x, layout.reshape(index.nonzero(pw.greater(reduce.sum_(x, axes=(1,)), 0.0)), shape=(-1,)))
+        graph.outputs = [normalize.softmax(matmul.matmul(kept, w), axis=-1)]
+    a, b = floats(6, 8), floats(8, 4)
+    (found,), _ = execute(plan_of(graph), [there(a)._array, there(b)._array])
+    rows = a[a.sum(axis=1) > 0].astype(np.float64) @ b
+    wanted = np.exp(rows - rows.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(found.get(), wanted / wanted.sum(axis=1, keepdims=True), rtol=1e-4)
+    assert {"matmul", "softmax", "gather", "sum"} <= programs().keys()
 
 
 class Residual(nn.Module):
