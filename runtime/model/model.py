@@ -351,8 +351,13 @@ class Model(LayeredModel):
         return self._buckets
 
     def _run_on_cuda(self, values: Sequence[Any]) -> tuple[Any, ...] | None:
-        """Run as a program, results as Tensors of the device; None where gradients, hooks or a trace watch."""
+        """Run as a program, results as Tensors of the device.
+
+        None where gradients, hooks or a trace watch, and for Tensors that lie elsewhere.
+        """
         if MODE.enabled or MODE.trace is not None or self.training or (self._hooked and self._hooked_layers()):
+            return None
+        if any(isinstance(v, Tensor) and v.device != self._device for v in values):
             return None
         if Late.autocasts and (precision := asked_precision(self)) is not None:
             return in_precision(self, precision)._run_on_cuda(values)

@@ -64,9 +64,9 @@ def test_autocast_asks_for_it(precision, on_cuda):
 
 
 def test_calls_without_gradients_run_as_programs(on_cuda, monkeypatch):
-    """With gradients, in training, and where a layer has a hook, the graph is interpreted."""
+    """With gradients, in training, where a layer has a hook, and for Tensors that lie elsewhere it is interpreted."""
     model, feeds, wanted = on_device("mnist8-cntk")
-    (x,) = (og.tensor(a) for a in feeds.values())
+    (x,) = feeds.values()
     with og.no_grad():
         found = model(x)
     assert isinstance(found, og.Tensor)
@@ -81,10 +81,11 @@ def test_calls_without_gradients_run_as_programs(on_cuda, monkeypatch):
         handle = next(m for n, m in model.eval().named_modules() if n).register_forward_hook(lambda *a: None)
         model(x)
         handle.remove()
-        assert len(interpreted) == 3
+        model(og.tensor(x))  # a Tensor of the CPU, which is an error there
+        assert len(interpreted) == 4
         assert not on_cuda.log
         model(x)
-    assert len(interpreted) == 3
+    assert len(interpreted) == 4
     assert on_cuda.log
 
 
