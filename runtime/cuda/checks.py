@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ...ops.errors import InputError, OnnxGradError, OpError
-from ...ops.kernels.cuda.operand import packed
 
 if TYPE_CHECKING:
     from .arena import Storage
@@ -54,6 +53,8 @@ class Checks:
             flags: at least one.
             updates: whether a run overwrites what it is given.
         """
+        from ...ops.kernels.cuda.operand import packed
+
         self.runner, self.nbytes = runner, sum(f.nbytes for f in flags)
         self._messages, self._updates = [f.message for f in flags], updates
         self._operand = packed(np.dtype(np.int32), (len(flags),))
