@@ -1,5 +1,6 @@
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 FLOORS := ops runtime importers tools
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -23,8 +24,8 @@ help:  ## list the targets
 demo: .venv  ## the main job on the model that ships in the package
 	.venv/bin/onnxgrad demo
 
-test: .venv  ## run the tests; ARGS='-k conv -x' goes to pytest
-	.venv/bin/pytest $(ARGS)
+test: .venv  ## run the tests, on 2 cores (JOBS=8: on 8); ARGS='-k conv -x' goes to pytest, on one
+	.venv/bin/pytest $(or $(ARGS),-n $(JOBS))
 
 check: .venv  ## lint, format, types
 	.venv/bin/ruff check .
