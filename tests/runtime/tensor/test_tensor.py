@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import onnxgrad as og
-from onnxgrad.ops.errors import AutogradError, DTypeError, InputError, OpError, ShapeError
+from onnxgrad.ops.errors import AutogradError, DTypeError, InputError, ShapeError
 
 X = np.array([[1.5, -2.0, 0.5], [3.0, 0.25, -1.0]])
 W = np.array([[0.5, 2.0, -1.5], [1.0, -0.75, 2.5]])
