@@ -130,3 +130,23 @@ def test_a_gradient_of_a_compiled_function_reads_its_own_values(network, on_cuda
             np.testing.assert_allclose(a, p.grad.numpy(), rtol=1e-3, atol=1e-4)
         with og.no_grad():
             network.first.weight.mul_(1.5)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD"])
+def test_the_step_of_an_optimizer_alone_is_one_launch(name, on_cuda):
+    """For eager code, which computes the gradients."""
+    og.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
+    eager = copy.deepcopy(module)
+    mine, plain = (getattr(optim, name)(m.parameters(), lr=0.01) for m in (module, eager))
+    step = og.compile(mine.step)
+    for run in range(WARM_UPS + 3):
+        x, y = floats(8, 6, seed=run), og.tensor(np.arange(8) % 4)
+        for m, o, taken in ((module, mine, step), (eager, plain, plain.step)):
+            o.zero_grad()
+            F.cross_entropy(m(x), y).backward()
+            taken()
+    for p, q in zip(module.parameters(), eager.parameters(), strict=True):
+        np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=1e-4, atol=1e-5)
+    (program,) = programs(step)
+    assert [s.ops for s in program.steps] == [(f"{'adam' if name == 'AdamW' else 'sgd'}_update of 4",)]
