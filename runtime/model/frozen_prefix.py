@@ -19,7 +19,8 @@ from ..passes.enter_training import enter_training
 from ..passes.pipelines import FUSE
 from ..passes.rewriting import run_passes
 from ..tensor.tensor import Tensor
-from .model import Model, fed, fresh_keys
+from .model import Model
+from .running import fed, fresh_keys
 
 
 class FrozenPrefix:

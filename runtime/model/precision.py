@@ -8,10 +8,10 @@ from ..amp.casting import half_for
 from ..compiled.choice import HALF_PRECISIONS, multiplies_bfloat16
 
 if TYPE_CHECKING:
-    from .model import Model
+    from .running import RunningModel
 
 
-def asked_precision(model: Model) -> str | None:
+def asked_precision(model: RunningModel) -> str | None:
     """Return the precision that a model computes in under the autocast of this thread; None where that is its own."""
     if model.precision != "float32":
         return None
@@ -23,7 +23,7 @@ def asked_precision(model: Model) -> str | None:
     return found
 
 
-def in_precision(model: Model, precision: str) -> Model:
+def in_precision(model: RunningModel, precision: str) -> RunningModel:
     """Return a model as one of another precision: the same in all but what is compiled."""
     found = model._lowered
     if (

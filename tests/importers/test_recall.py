@@ -26,7 +26,7 @@ from onnxgrad.ops.kernels.cpu.spmd import pool
 from onnxgrad.ops.kernels.cpu.target import available
 from onnxgrad.ops.types import TensorType
 from onnxgrad.runtime.files import archive
-from onnxgrad.runtime.model import model as models
+from onnxgrad.runtime.model import running
 from onnxgrad.runtime.tensor.stored import SUPPORTED, StoredTensor
 
 from .models import attention, cnn, model, tensor
@@ -59,7 +59,7 @@ def unbuilt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise AssertionError("the model is built")
 
     with monkeypatch.context() as m:
-        m.setattr(models, "compile_program", refuse)
+        m.setattr(running, "compile_program", refuse)
         m.setattr("onnxgrad.importers.onnx.source.Translator", refuse)
         yield
 

@@ -12,7 +12,7 @@ from onnxgrad import nn, optim
 from onnxgrad.nn import functional as F
 from onnxgrad.runtime.cuda.buckets import Buckets
 from onnxgrad.runtime.cuda.capture import WARM_UPS
-from onnxgrad.runtime.model.model import fed
+from onnxgrad.runtime.model.running import fed
 from onnxgrad.runtime.tensor.device import device
 
 from ...ops.kernels.cuda import host
