@@ -174,6 +174,8 @@ def set_autocast_enabled(device_type: Any, enabled: bool | None = None) -> None:
     if enabled:
         dtypes[device] = _state.dtypes[device]
     _activate(dtypes)
+    if MODE.autocast is None and _state.depth == 0:
+        _state.cache.clear()
 
 
 def get_autocast_dtype(device_type: Any) -> DType:

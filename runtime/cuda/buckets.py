@@ -133,7 +133,11 @@ class Buckets:
         shapes = tuple(None if (s := getattr(f, "shape", None)) is None else tuple(s) for f in feeds)
         key: Key = shapes, self.tf32(), ()
         pinned = self._pinned.get(key)
-        return key if pinned is None else (*key[:2], tuple(feeds[i].tobytes() for i in pinned))
+        if pinned is None:
+            return key
+        own: Key = (*key[:2], tuple(feeds[i].tobytes() for i in pinned))
+        full = own not in self._programs and sum(k[:2] == own[:2] for k in self._programs) >= WAYS
+        return (*key[:2], OTHERS) if full else own
 
     def program_for(self, feeds: Sequence[Any]) -> CudaProgram | None:
         """Return the program for feeds of these shapes, made now where it is new; None where there can be none."""
@@ -143,8 +147,6 @@ class Buckets:
 
     def _way(self, feeds: Sequence[Any]) -> CudaProgram | Parts | None:
         key = self._key(feeds)
-        if key[2] and key not in self._programs and sum(k[:2] == key[:2] for k in self._programs) >= WAYS:
-            key = (*key[:2], OTHERS)
         found = self._programs.get(key)
         if found is not None:
             self._programs.move_to_end(key)
@@ -156,6 +158,8 @@ class Buckets:
         if not key[2] and 0 < len(deciding) < len(self.graph.inputs) and all(is_small(feeds[i]) for i in deciding):
             pinned, _, _ = self._made(key, {i: feeds[i] for i in deciding})
             if isinstance(pinned, CudaProgram) or (found is None and pinned is not None):
+                if len(self._pinned) >= REFUSALS:
+                    self._pinned.clear()
                 self._pinned[key] = tuple(deciding)
                 found, key = pinned, self._key(feeds)
         if found is None:

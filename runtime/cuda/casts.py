@@ -20,9 +20,9 @@ from ..compiled.views import RESHAPES
 from ..graph.graph import Node, Value
 from .readers import Readers
 from .site import NodeSite
-from .weights import placed_operand
+from .weights import lying
 
-_LAST = ("conv", "conv_input_grad", "conv_weight_grad")
+_READ_LAST = ("conv", "conv_input_grad", "conv_weight_grad")
 """Ops that read channels last."""
 
 
@@ -39,7 +39,7 @@ def casts_first(
         fed: what a run brings.
         readers: who reads what.
     """
-    lies = {id(v): placed_operand(v) for v in fed}
+    lies = {id(v): lying(v) for v in fed}
     made: dict[int, Operand] = {}
     views: list[Group] = []
     casts: list[Group] = []
@@ -52,7 +52,7 @@ def casts_first(
             views.append(group)
             turned = node.op is layout.transpose
             perm = node.attrs.get("perm") or tuple(reversed(range(o.ndim)))
-            lies[id(group.output)] = o.transposed(perm) if turned else placed_operand(group.output)
+            lies[id(group.output)] = o.transposed(perm) if turned else lying(group.output)
         elif group.anchor is None and node.op is cast and _goes_along(source, group.output, readers):
             casts.append(group)
             made[id(group.output)] = replace(o, dtype=group.output.dtype)
@@ -116,8 +116,8 @@ def _source(group: Group) -> Value | None:
 def _goes_along(source: Value, made: Value, readers: Readers) -> bool:
     if source.dtype != np.float32 or made.dtype not in HALF or readers.is_output(made) or 0 in made.shape:
         return False
-    filters = made.ndim > 2 and not placed_operand(made).channels_last
-    return not filters or not any(op in _LAST for op in readers.ops(made))
+    filters = made.ndim > 2 and not lying(made).channels_last
+    return not filters or not any(op in _READ_LAST for op in readers.ops(made))
 
 
 def _is_joint(group: Group, casts: Mapping[int, Operand], readers: Readers) -> bool:

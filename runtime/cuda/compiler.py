@@ -36,13 +36,13 @@ from ..passes.convert_values import move_constants
 from ..passes.rewriting import has_graph
 from .arena import Placed, Storage
 from .casts import cast_together, casts_first
-from .places import Places, lying, views_of
+from .places import Places, views_of
 from .prologues import prologue, with_casts, with_prologues
 from .readers import Readers, complete
 from .site import NodeSite
 from .steps import ArrayCall, Step
 from .updates import MOVES, in_runs, statistics_last, targets
-from .weights import Hoisted, WeightStore, placed_operand
+from .weights import Hoisted, WeightStore, lying
 from .widening import Widenings
 
 ELEMENTS = tuple(BFLOAT16 if name == "bfloat16" else np.dtype(name) for name in C_TYPES)
@@ -89,7 +89,7 @@ class Compiler(Places):
     def compile(self) -> Compiler:
         """Lower every node."""
         for i, v in enumerate(self.fed):
-            operand = placed_operand(v)
+            operand = lying(v)
             self.feeds.append(Storage("feed", operand.nbytes, place=i))
             self._put(v, Placed(operand, self.feeds[i]))
         nodes = statistics_last(self.nodes, self.readers)
@@ -100,7 +100,7 @@ class Compiler(Places):
         early, groups = casts_first(groups, self.fed, self.readers)
         runs = [*early, *in_runs(groups, self._alike)]
         for value, feed in targets(self.graph.outputs, self.fed, runs, self.in_place).items():
-            self._targets[value] = Placed(placed_operand(self.fed[feed]), self.feeds[feed])
+            self._targets[value] = Placed(lying(self.fed[feed]), self.feeds[feed])
         for run in runs:
             if len(run) == 1 or not self._together(run):
                 for group in run:
@@ -277,7 +277,8 @@ class Compiler(Places):
         overwritten = {id(self.feeds[feed]) for feed in self.in_place.values()}
         for i, v in enumerate(self.graph.outputs):
             ref = self._refs(v)[0]
-            own = i in self.in_place and ref.storage is self.feeds[self.in_place[i]]
+            feed = self.in_place.get(i)
+            own = feed is not None and ref.storage is self.feeds[feed] and ref.operand == lying(self.fed[feed])
             if not own and id(ref.storage) in overwritten:
                 kept = Placed(lying(v, "plain"), self.storage(ref.operand.nbytes))
                 self._copy(ref, kept, None)
@@ -285,7 +286,7 @@ class Compiler(Places):
             self.outputs.append(ref)
         for i, feed in self.in_place.items():
             if self.outputs[i].storage is not self.feeds[feed]:
-                target = Placed(placed_operand(self.fed[feed]), self.feeds[feed])
+                target = Placed(lying(self.fed[feed]), self.feeds[feed])
                 self._copy(self.outputs[i], target, None)
                 self.outputs[i] = target
 

@@ -50,11 +50,6 @@ class Divided:
         self.fed = [i for i, v in enumerate(entries) if id(v) in read]
         self.behind = _part(f"{graph.name}.behind", [*across, *(entries[i] for i in self.fed)], graph, rest, read)
 
-    @property
-    def made(self) -> int:
-        """How many values `before` makes for `behind`."""
-        return len(self.before.outputs)
-
 
 def divide(graph: Graph) -> Divided | None:
     """Return a graph in two parts, None where the first would hold nothing heavy."""

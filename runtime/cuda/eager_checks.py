@@ -39,6 +39,7 @@ class EagerChecks:
         self.runner, self._cupy = runner, cupy
         self._messages: dict[str, int] = {}
         self._words: Any = None
+        self._streams: dict[int, Any] = {}
         self._lock = threading.Lock()
 
     def address(self, message: str) -> int:
@@ -58,18 +59,25 @@ class EagerChecks:
         Raises:
             OpError: in the mode `launch`, if one has set a word.
         """
+        stream = self._cupy.cuda.get_current_stream()
+        with self._lock:
+            self._streams[int(stream.ptr)] = stream
         expect(self)
         if Late.guard is not None and Late.guard.mode == "launch":
             self.settle()
 
     def settle(self) -> None:
-        """Look at the words behind the work of the current stream.
+        """Look at the words behind the work of all streams that were given some.
 
         Raises:
             OpError: saying what was found.
         """
         forget(self)
+        with self._lock:
+            streams, self._streams = self._streams, {}
         with self._words.device:
+            for stream in streams.values():
+                stream.synchronize()
             found = np.flatnonzero(self._words.get())
             if found.size:
                 self._words[...] = 0

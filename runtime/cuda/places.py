@@ -14,7 +14,7 @@ from ...ops.broadcast import broadcast_to
 from ...ops.errors import KernelError
 from ...ops.kernels.cpu.operand import Operand as Strided
 from ...ops.kernels.cuda.lowering import Order, T
-from ...ops.kernels.cuda.operand import Operand, channels_last_strides, packed
+from ...ops.kernels.cuda.operand import Operand, packed
 from ...ops.op import Op
 from ...ops.types import TensorType
 from ..compiled.groups import Group
@@ -23,10 +23,10 @@ from ..graph.graph import Node, Value
 from .arena import Placed, Storage
 from .readers import Readers
 from .steps import Copy, Step
-from .weights import Hoisted, Lies, WeightStore
+from .weights import Hoisted, Lies, WeightStore, lying
 from .widening import Widenings
 
-_LAST = ("conv", "conv_input_grad")
+_MADE_LAST = ("conv", "conv_input_grad")
 """Ops whose results lie channels last."""
 
 
@@ -203,7 +203,7 @@ class Places:
         """Whether what a group makes is to lie channels last, as what it is made of does."""
         if v.ndim < 3 or v.shape[1] == 1 or all(n == 1 for n in v.shape[2:]):
             return False
-        if group.anchor is not None and group.anchor.op.name in _LAST:
+        if group.anchor is not None and group.anchor.op.name in _MADE_LAST:
             return True
         same = [r for r in group.reads() if isinstance(r.type, TensorType) and r.ndim == v.ndim]
         full = [r for r in same if r.shape == v.shape] or same[:1]
@@ -217,14 +217,6 @@ class Places:
             return False
         operand = self._places[id(v)][0].operand
         return operand.ndim > 2 and operand.in_order(last=True) and not operand.in_order(last=False)
-
-
-def lying(v: Value, order: Order) -> Operand:
-    """Return how a value lies in an order, without gaps."""
-    shape = tuple(int(d) for d in v.shape)
-    if order == "channels_last":
-        return Operand(v.dtype, shape, channels_last_strides(shape))
-    return packed(v.dtype, shape)
 
 
 def views_of(op: Op, operand: Operand, node: Node) -> list[Operand] | None:

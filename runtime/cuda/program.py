@@ -26,7 +26,7 @@ from .checks import Checks
 from .compiler import Compiler
 from .runner import Block, Packed, Runner
 from .steps import ArrayCall, Copy, Step
-from .weights import WeightStore, placed_operand
+from .weights import WeightStore, lying
 
 WANDERS = 3
 """A piece of state whose array has changed so often is copied to a fixed place in each run."""
@@ -68,7 +68,7 @@ class CudaProgram:
         self.capture = Capture(self.steps, runner, on=capture)
         flags = self.compiler.flags
         self.checks = Checks(runner, flags, updates=bool(self.in_place)) if flags else None
-        self._operands = [placed_operand(v) for v in self.compiler.fed]
+        self._operands = [lying(v) for v in self.compiler.fed]
         self._staying = {*self.in_place.values()}
         copied = (o for i, o in enumerate(self._operands) if i not in self._staying)
         self.feed_bytes = sum(room(o.nbytes) for o in copied)

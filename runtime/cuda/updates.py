@@ -10,7 +10,7 @@ from ..compiled.groups import Group
 from ..compiled.views import VIEWS
 from ..graph.graph import Node, Value
 from .readers import Readers
-from .weights import placed_operand
+from .weights import lying
 
 UPDATES = {"sgd_update": 3, "adam_update": 5}
 """Updates of parameters, and which argument their numbers are; a flag to skip them and factors of gradients follow."""
@@ -40,7 +40,7 @@ def statistics_last(nodes: Sequence[Node], readers: Readers) -> list[Node]:
         nodes: in an order in which they can run.
         readers: who reads what they make.
     """
-    small = {node for node in nodes if all(placed_operand(v).size <= SMALL for v in (*node.inputs(), *node.outputs))}
+    small = {node for node in nodes if all(lying(v).size <= SMALL for v in (*node.inputs(), *node.outputs))}
     beside: set[int] = set()
     late: set[Node] = set()
     for node in nodes:
@@ -68,7 +68,7 @@ def in_runs(groups: Sequence[Group], alike: Callable[[Group], Any]) -> list[list
         if node is None or node.op.name not in UPDATES or len(group.nodes) > 1:
             continue
         shared = [id(v) for a in node.args[UPDATES[node.op.name] :] for v in (a if isinstance(a, list) else [a])]
-        late = len(shared) > 1 or all(placed_operand(v).size <= SMALL for v in node.outputs)
+        late = len(shared) > 1 or all(lying(v).size <= SMALL for v in node.outputs)
         if late and not any(id(v) in read for v in node.outputs) and (kind := alike(group)) is not None:
             many.setdefault((kind, *shared), []).append(group)
     runs = [run for run in many.values() if len(run) > 1]

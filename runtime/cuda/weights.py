@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ...ops.kernels.cuda.operand import Operand, channels_last_strides, packed, row_major
+from ...ops.kernels.cuda.lowering import Order
+from ...ops.kernels.cuda.operand import Operand, channels_last_strides, packed
 from ...ops.types import Array
 from ..compiled.weights import lying_array
 from ..graph.execute import execute
@@ -120,9 +121,7 @@ class WeightStore:
         key = (part.key(v), lies)
         found = self._slots.get(key)
         if found is None:
-            shape = tuple(int(d) for d in v.shape)
-            strides = row_major(shape) if lies == "plain" else channels_last_strides(shape)
-            found = Slot(v, part, lies, Operand(v.dtype, shape, strides), part.sources(v))
+            found = Slot(v, part, lies, lying(v, lies), part.sources(v))
             self._slots[key] = found
         return found
 
@@ -197,6 +196,9 @@ class WeightStore:
         self.generation += s.block.address != before
 
 
-def placed_operand(v: Value) -> Operand:
-    """Return a value's operand where it lies row-major."""
-    return packed(v.dtype, tuple(int(d) for d in v.shape))
+def lying(v: Value, order: Order = "plain") -> Operand:
+    """Return how a value lies in an order, without gaps."""
+    shape = tuple(int(d) for d in v.shape)
+    if order == "channels_last":
+        return Operand(v.dtype, shape, channels_last_strides(shape))
+    return packed(v.dtype, shape)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...ops import dims
 from ...ops.errors import DeviceError, OnnxGradError, SymbolicError
-from ...ops.places import brought_together
+from ...ops.places import HOST, arrays_in, brought_together, place_of
 from ...ops.types import TensorType
 from ..autograd.saved import Late
 from .graph import Graph, Node, Value
@@ -67,10 +67,9 @@ def _execute(
                 if step.doubtful:
                     step.op.infer_types(*map(type_of_argument, args), **attrs)
             kernel = step.op if interpret else step.kernel
-            if Late.guard is None:
-                result = kernel(*args, **attrs)
-            else:
-                result = _on_a_device(kernel if interpret else step.op.eager_kernel or kernel, args, attrs)
+            if Late.guard is not None and not interpret and any(place_of(a) != HOST for a in arrays_in(args)):
+                kernel = step.op.eager_kernel or kernel
+            result = kernel(*args, **attrs) if Late.guard is None else _on_a_device(kernel, args, attrs)
         except Exception as error:
             plain = error if Late.guard is None else Late.guard.explained(error, step.op.name, args)
             found = located(plain, step.node, args)

@@ -25,14 +25,15 @@ def asked_precision(model: RunningModel) -> str | None:
 
 def in_precision(model: RunningModel, precision: str) -> RunningModel:
     """Return a model as one of another precision: the same in all but what is compiled."""
-    found = model._lowered
+    graph, found = model.graph, model._lowered  # a copy that built its own graph would never be this model's again
     if (
         found is None or found.precision != precision or found._device != model._device
-        or found._state is not model._state or found._graph is not model._graph
+        or found._state is not model._state or found._graph is not graph
     ):  # fmt: skip
         found = object.__new__(type(model))
         found.__dict__.update(model.__dict__)
         found._program = found._buckets = found._shortcut = found._recall = found._lowered = None
         found.precision = precision
         model._lowered = found
+    found.training, found.threads, found._hooked = model.training, model.threads, model._hooked
     return found

@@ -46,9 +46,9 @@ def fastest(candidates: Sequence[Candidate], sizes: Sequence[int], workspace: in
     try:
         with stream:  # memory of its own pool: what other streams have let go may still be read there
             memory += [cupy.cuda.alloc(max(n, 1)) for n in (*sizes, workspace)]
-        for block, n in zip(memory, (*sizes, workspace), strict=True):
-            block.memset_async(0x3C, max(n, 1), stream)  # a small number in every floating-point type
-        *pointers, scratch = (block.ptr for block in memory)
+        for i, n in enumerate((*sizes, workspace)):
+            memory[i].memset_async(0x3C, max(n, 1), stream)  # a small number in every floating-point type
+        *pointers, scratch = (each.ptr for each in memory)
         times = [_milliseconds(cupy, c, tuple(pointers), scratch, stream) for c in candidates]
     except cupy.cuda.memory.OutOfMemoryError:
         return None
