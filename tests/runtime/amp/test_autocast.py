@@ -383,3 +383,12 @@ def test_by_the_names_that_take_no_device() -> None:
         og.amp.GradScaler(1024.0)
     with pytest.raises(InputError, match="None"):
         og.amp.autocast(None)
+
+
+def test_switched_off_it_lets_its_casts_go():
+    layer = nn.Linear(4, 4)
+    og.set_autocast_enabled("cpu", True)
+    layer(og.tensor(array(2, 4)))
+    assert _state.cache
+    og.set_autocast_enabled("cpu", False)
+    assert not _state.cache
